@@ -1,0 +1,68 @@
+"""``adsbridge demo``: the bridge at work, on recorded events."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adsbridge import logs
+from adsbridge.demo import show as demonstration
+from adsbridge.demo.show import Outcome
+from adsbridge.metrics import Metrics
+
+
+def demo(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings of Falco and osquery to show instead of our own.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per alert, nothing else on stdout.")] = False,
+) -> None:
+    """Show the bridge at work: recorded Falco and osquery events through the pipeline that `run` starts.
+
+    Exit status: 0 if every alert that was fed was delivered, 1 if not, 2 if it cannot start.
+    """
+    logs.configure("warning")
+    if not json:
+        typer.echo(_INTRODUCTION, err=False)
+    try:
+        with tempfile.TemporaryDirectory(prefix="adsbridge-demo-") as folder:
+            chosen = files or demonstration.builtin()
+            outcome = asyncio.run(demonstration.show(chosen, Path(folder), "json" if json else "text"))
+    except OSError as error:
+        typer.echo(f"{error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
+    print(_summary(outcome), file=sys.stderr if json else sys.stdout)
+    if not outcome.right:
+        raise typer.Exit(1)
+
+
+_INTRODUCTION = """\
+Recorded Falco and osquery events, sent over HTTP and through files as the sensors do, become alerts:
+"""
+
+
+def _summary(outcome: Outcome) -> str:
+    metrics = outcome.metrics
+    fed = ", ".join(f"{count} by {source}" for source, count in sorted(outcome.fed.items()))
+    lines = [
+        "",
+        f"received   {sum(outcome.fed.values())} records: {fed}",
+        f"tagged     {_listed(metrics, 'tagged')} by strategy; no strategy: {_listed(metrics, 'untagged')}",
+        f"delivered  {outcome.delivered} of {outcome.expected} alerts to the webhook, signature checked",
+        f"held back  {_listed(metrics, 'suppressed')}",
+        f"dropped    {_listed(metrics, 'dropped')}",
+        f"unreadable {_listed(metrics, 'dead_letters')}",
+    ]
+    lines += [f"MISSING    {one}" for one in outcome.missing] + [f"NOT FED    {one}" for one in outcome.extra]
+    lines.append("all that was fed was delivered" if outcome.right else "what was delivered differs from what was fed")
+    return "\n".join(lines)
+
+
+def _listed(metrics: Metrics, name: str) -> str:
+    values = metrics.total(getattr(metrics, name))
+    return ", ".join(f"{' '.join(labels)} {count:.0f}" for labels, count in sorted(values.items())) or "none"

@@ -1,0 +1,152 @@
+"""Collects what sources hand in, processes it in batches, and commits it.
+
+A batch closes when the commit before it is done, or at a count: alone, an alert waits for nothing; under load,
+many share one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from adsbridge.errors import SpoolError
+from adsbridge.metrics import Metrics
+from adsbridge.parse import Parsed, Rejected
+from adsbridge.processing import Processing, Routed, count, rows
+from adsbridge.spool import Commit, Spool
+from adsbridge.store import DeadLetter
+
+_BATCH = 500  # events
+_QUEUED = 5000  # events handed in but not yet under way, over all sources
+_COMMITS = 2  # under way at once: one writes while the next is made
+log = structlog.get_logger()
+
+
+class _Submission(msgspec.Struct):
+    source: str
+    parsed: Parsed
+    checkpoint: str | None
+    done: asyncio.Future[None]
+
+
+class Intake:
+    """Takes submissions from all sources; see ``adsbridge.sources.base.Intake``.
+
+    Attributes:
+        processing: what is done with events; a reload replaces it.
+    """
+
+    def __init__(self, processing: Processing, spool: Spool, metrics: Metrics) -> None:
+        self.processing = processing
+        self._spool = spool
+        self._metrics = metrics
+        self._queue: deque[_Submission] = deque()
+        self._queued = 0
+        self._commits: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._told: set[tuple[str, str]] = set()
+        self._closing = False
+
+    async def submit(self, source: str, parsed: Parsed, checkpoint: str | None = None) -> asyncio.Future[None]:
+        """See ``adsbridge.sources.base.Intake.submit``."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with self._changed:
+            while self._queued >= _QUEUED:
+                await self._changed.wait()
+            self._queue.append(_Submission(source, parsed, checkpoint, done))
+            self._queued += len(parsed.events)
+            self._changed.notify_all()
+        return done
+
+    async def checkpoint(self, source: str) -> str | None:
+        """See ``adsbridge.sources.base.Intake.checkpoint``."""
+        return await self._spool.checkpoint(source)
+
+    async def run(self) -> None:
+        """Process submissions until ``close`` was called and none is left."""
+        while True:
+            async with self._changed:
+                while not (self._queue or self._closing) or len(self._commits) >= _COMMITS:
+                    await self._changed.wait()
+                if not self._queue:
+                    break
+                batch = self._take()
+                self._changed.notify_all()
+            task = asyncio.create_task(self._commit(batch))
+            self._commits.add(task)
+            await asyncio.sleep(0)
+        await asyncio.gather(*self._commits)
+
+    async def close(self) -> None:
+        """Let ``run`` finish what was handed in."""
+        async with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _take(self) -> list[_Submission]:
+        """The next submissions of one source, up to a batch; each source's stay in order."""
+        batch: list[_Submission] = []
+        events = 0
+        while self._queue and events < _BATCH and self._queue[0].source == (batch or self._queue)[0].source:
+            submission = self._queue.popleft()
+            batch.append(submission)
+            events += len(submission.parsed.events)
+        self._queued -= events
+        return batch
+
+    async def _commit(self, batch: list[_Submission]) -> None:
+        source = batch[0].source
+        events = [event for submission in batch for event in submission.parsed.events]
+        rejected = [one for submission in batch for one in submission.parsed.rejected]
+        try:
+            routed = await self.processing.process(events, self._metrics)
+            await self._spool.commit(_commit_of(source, routed, rejected, batch[-1].checkpoint))
+            self._metrics.received.labels(source).inc(sum(submission.parsed.received for submission in batch))
+            self._metrics.events.labels(source).inc(len(events))
+            count(routed, self._metrics)
+            for one in rejected:
+                self._note_rejection(source, one)
+        except Exception as error:
+            failure = error if isinstance(error, SpoolError) else SpoolError(f"{type(error).__name__}: {error}")
+            if failure is not error:
+                log.exception("processing has a defect; the source will hand the events in again")
+            self._finish(batch, failure)
+        else:
+            self._finish(batch, None)
+        finally:
+            task = asyncio.current_task()
+            async with self._changed:
+                self._commits.discard(task)
+                self._changed.notify_all()
+
+    @staticmethod
+    def _finish(batch: list[_Submission], error: SpoolError | None) -> None:
+        for submission in batch:
+            if submission.done.done():
+                continue
+            if error is None:
+                submission.done.set_result(None)
+            else:
+                submission.done.set_exception(error)
+
+    def _note_rejection(self, source: str, rejected: Rejected) -> None:
+        self._metrics.dead_letters.labels(source, rejected.reason).inc()
+        kind = (source, rejected.reason)
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning(
+                "a record cannot be understood; kept as a dead letter, further ones of this kind only counted",
+                source=source, reason=rejected.reason, detail=rejected.detail,
+            )  # fmt: skip
+
+
+def _commit_of(source: str, routed: Sequence[Routed], rejected: Sequence[Rejected], checkpoint: str | None) -> Commit:
+    return Commit(
+        rows=rows(routed),
+        checkpoints={source: checkpoint} if checkpoint is not None else {},
+        dead_letters=[DeadLetter("parse", source, one.reason, one.detail, one.payload) for one in rejected],
+    )

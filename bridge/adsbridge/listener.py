@@ -1,0 +1,140 @@
+"""An HTTP listener with limits: connections, body size, request time, idle time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from pydantic import Field, model_validator
+
+from adsbridge import __version__
+from adsbridge.components import Settings
+from adsbridge.errors import StartError
+from adsbridge.tls import ServerTls
+from adsbridge.units import Duration, ListenAddress, Size
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+class ListenerSettings(Settings):
+    """Settings that every HTTP listener has."""
+
+    listen: ListenAddress = Field(description="HOST:PORT to listen on")
+    tls: ServerTls | None = Field(None, description="Serve HTTPS; needed when other machines can reach the address")
+    allow_plaintext: bool = Field(False, description="Allow HTTP where other machines can reach it")
+    max_body: Size = Field(4 * 2**20, description="Largest request body")
+    max_connections: int = Field(512, ge=1, description="Most connections at once; further ones get 503")
+    request_timeout: Duration = Field(10.0, description="Longest time for a request to arrive, and to be answered")
+    idle_timeout: Duration = Field(75.0, description="Close a connection that sends nothing for so long")
+
+    @model_validator(mode="after")
+    def _is_protected(self) -> ListenerSettings:
+        if not self.listen.is_loopback and self.tls is None and not self.allow_plaintext:
+            raise ValueError(f"listen: other machines can reach {self.listen}; set tls, or say allow_plaintext: true")
+        return self
+
+
+class BodyTooLarge(Exception):  # noqa: N818 - told to the client, not an error of ours
+    """The request's body is larger than allowed."""
+
+
+class Listener:
+    """Serves one handler on one address.
+
+    Args:
+        settings: address and limits.
+        handler: answers each request.
+    """
+
+    def __init__(self, settings: ListenerSettings, handler: Handler) -> None:
+        self._settings = settings
+        self._handler = handler
+        self._runner: web.ServerRunner | None = None
+        self.port = settings.listen.port
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StartError: the address cannot be had, or a TLS file is wrong.
+        """
+        settings = self._settings
+        server = _LimitedServer(
+            self._guarded,
+            limit=settings.max_connections,
+            access_log=None,
+            keepalive_timeout=settings.idle_timeout,
+            lingering_time=1.0,
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=settings.request_timeout)
+        await self._runner.setup()
+        try:
+            context = settings.tls.context() if settings.tls else None
+            site = web.TCPSite(self._runner, settings.listen.host, settings.listen.port, ssl_context=context)
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise StartError(f"cannot listen on {settings.listen}: {error.strerror or error}") from error
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Take no more connections; return when the requests under way are answered."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def body(self, request: web.BaseRequest) -> bytes:
+        """The request's body.
+
+        Raises:
+            BodyTooLarge: it is larger than ``max_body``.
+            TimeoutError: it did not arrive within ``request_timeout``.
+        """
+        limit = self._settings.max_body
+        if (request.content_length or 0) > limit:
+            raise BodyTooLarge
+        async with asyncio.timeout(self._settings.request_timeout):
+            chunks = bytearray()
+            async for chunk in request.content.iter_any():
+                chunks += chunk
+                if len(chunks) > limit:
+                    raise BodyTooLarge
+        return bytes(chunks)
+
+    async def _guarded(self, request: web.BaseRequest) -> web.Response:
+        try:
+            response = await self._handler(request)
+        except BodyTooLarge:
+            response = problem(413, f"the body is larger than {self._settings.max_body} bytes (max_body)")
+        except TimeoutError:
+            response = problem(408, f"the request took longer than {self._settings.request_timeout:g} s")
+        if response.status in {408, 413}:
+            response.force_close()
+        return response
+
+
+def problem(status: int, detail: str, **headers: str) -> web.Response:
+    """An error answer as JSON, for the person who reads the sender's log."""
+    return web.json_response({"error": detail}, status=status, headers=headers)
+
+
+class _LimitedServer(web.Server):
+    def __init__(self, handler: Any, *, limit: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._limit = limit
+
+    def __call__(self) -> Any:
+        return super().__call__() if len(self.connections) < self._limit else _Refusal()
+
+
+class _Refusal(asyncio.Protocol):
+    """Answers a connection beyond the limit and closes it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server's transport
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n"
+            + f"Server: adsbridge/{__version__}\r\n\r\n".encode()
+        )
+        transport.close()

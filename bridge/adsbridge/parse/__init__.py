@@ -1,0 +1,126 @@
+"""Bytes to events: pure functions, no I/O.
+
+A parser takes one record and where it stood, and returns its events (one, or as many as an osquery batch has
+rows) or raises ``ParseError``. ``parse_all`` applies it to many, so that one bad record costs only itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from adsbridge.errors import ParseError
+from adsbridge.events import Event
+
+_T = TypeVar("_T")
+
+KEPT_BYTES = 64 * 1024
+"""How much of a rejected record a dead letter keeps."""
+
+
+class Rejected(msgspec.Struct):
+    """A record that could not be understood."""
+
+    reason: str
+    detail: str
+    payload: bytes
+
+
+class Parsed(msgspec.Struct):
+    """What came of some records."""
+
+    events: list[Event] = msgspec.field(default_factory=list)
+    rejected: list[Rejected] = msgspec.field(default_factory=list)
+    received: int = 0
+
+    def take(self, parser: Parser, record: bytes, position: bytes, host: str | None) -> None:
+        """Parse one record into this."""
+        self.received += 1
+        try:
+            self.events.extend(parser(record, position, host=host))
+        except ParseError as error:
+            self.reject(error, record)
+
+    def reject(self, error: ParseError, payload: bytes) -> None:
+        """Keep the record as a dead letter with the reason."""
+        self.rejected.append(Rejected(error.reason, str(error), payload[:KEPT_BYTES]))
+
+
+class Parser(Protocol):
+    """One record to its events."""
+
+    def __call__(self, record: bytes, position: bytes = b"", *, host: str | None = None) -> list[Event]:
+        """Parse one record.
+
+        Args:
+            record: the record's bytes, without its line end.
+            position: where it stood (file and offset), part of the event's id; empty where there is none.
+            host: the host name to use when the record names none.
+
+        Raises:
+            ParseError: it is not a record of this sensor.
+        """
+
+
+def parse_all(parser: Parser, records: Iterable[tuple[bytes, bytes]], *, host: str | None = None) -> Parsed:
+    """Parse (record, position) pairs, keeping the bad ones beside the good ones."""
+    parsed = Parsed()
+    for record, position in records:
+        parsed.take(parser, record, position, host)
+    return parsed
+
+
+def join_continued(
+    records: Iterable[tuple[bytes, bytes]], starts: Callable[[bytes], bool]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Put a text record that holds line ends together again.
+
+    A line that starts no record belongs to the text record before it; one behind JSON stands alone, since a
+    line of JSON is always whole.
+    """
+    held: tuple[bytes, bytes] | None = None
+    for record, position in records:
+        if record[:1] != b"{" and held is not None and not starts(record):
+            held = (held[0] + b"\n" + record, held[1])
+            continue
+        if held is not None:
+            yield held
+        held = None
+        if record[:1] != b"{" and starts(record):
+            held = (record, position)
+        else:
+            yield record, position
+    if held is not None:
+        yield held
+
+
+def event_id(record: bytes, position: bytes = b"") -> str:
+    """32 hexadecimal digits from the record and its position."""
+    return hashlib.sha256(position + b"\0" + record).hexdigest()[:32]
+
+
+def as_text(record: bytes) -> str:
+    """The record as text, with bytes that are not UTF-8 replaced (U+FFFD)."""
+    return record.decode("utf-8", "replace")
+
+
+def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
+    """Decode JSON, mending invalid UTF-8: a garbled argument must not hide the alert that carries it.
+
+    Raises:
+        ParseError: it is no JSON, has the wrong shape, or nests too deeply.
+    """
+    try:
+        try:
+            return decoder.decode(record)
+        except UnicodeDecodeError:
+            return decoder.decode(as_text(record))
+    except msgspec.ValidationError as error:
+        raise ParseError("wrong_shape", str(error)) from None
+    except msgspec.DecodeError as error:
+        raise ParseError("not_json", str(error)) from None
+    except RecursionError:
+        raise ParseError("too_deep", "the JSON nests too deeply; 100 levels are plenty for a record") from None

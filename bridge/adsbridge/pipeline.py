@@ -1,0 +1,274 @@
+"""Wires sources, processing, spool and delivery together; starts, reloads and drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from adsbridge.admin import Admin
+from adsbridge.config import Config, SinkConfig, SourceConfig
+from adsbridge.delivery import Delivery
+from adsbridge.errors import AdsbridgeError, SpoolError, StartError
+from adsbridge.intake import Intake
+from adsbridge.metrics import Metrics
+from adsbridge.sinks.base import Sink
+from adsbridge.sources.base import Source
+from adsbridge.spool import Commit, Spool, SpoolSettings
+from adsbridge.store import Row
+
+_HOUSEKEEPING = 30.0  # seconds between looks at ages and sizes in the spool
+log = structlog.get_logger()
+
+MakeSink = Callable[[str, SinkConfig], Sink]
+
+
+def make_sink(name: str, config: SinkConfig) -> Sink:
+    """The sink that a configuration asks for."""
+    return config.component(name, config.settings)
+
+
+class Pipeline:
+    """A running bridge.
+
+    Args:
+        config: what to run.
+        make_sink: makes sinks; the demo puts its own console in.
+    """
+
+    def __init__(self, config: Config, make_sink: MakeSink = make_sink) -> None:
+        self.metrics = Metrics()
+        self._config = config
+        self._make_sink = make_sink
+        self._sources: dict[str, Source] = {}
+        self._sinks: dict[str, Sink] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._delivering: dict[str, asyncio.Task[None]] = {}
+        self._background: list[asyncio.Task[Any]] = []
+        self._admin: Admin | None = None
+        self._stopping = False
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What each source takes records from."""
+        return {name: source.address for name, source in self._sources.items()}
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Alerts in the spool that wait for each sink."""
+        return {name: self._spool.depth(name) for name in self._config.sinks}
+
+    @property
+    def admin_port(self) -> int | None:
+        """The port of the admin listener."""
+        return self._admin.listener.port if self._admin else None
+
+    async def start(self) -> None:
+        """Start everything: the spool first, the sources last.
+
+        Raises:
+            SpoolError: the spool cannot be opened.
+            StartError: a component cannot start; what had started is stopped.
+        """
+        general = self._config.general
+        self._spool = Spool.open(general.spool, self.metrics)
+        self._intake = Intake(self._config.processing(), self._spool, self.metrics)
+        self._intake_task = asyncio.create_task(self._intake.run(), name="intake")
+        try:
+            if general.admin is not None:
+                self._admin = Admin(general.admin, self.metrics, self.problems, self._refresh)
+                await self._admin.listener.start()
+            for name, sink in self._config.sinks.items():
+                await self._start_sink(name, sink)
+            for name, source in self._config.sources.items():
+                await self._start_source(name, source)
+        except BaseException:
+            await self.stop()
+            raise
+        self._in_background(self._housekeeping())
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._background.append(asyncio.create_task(work))
+
+    async def _start_source(self, name: str, config: SourceConfig) -> None:
+        source = config.component(name, config.settings)
+        await source.start(self._intake)
+        self._sources[name] = source
+        self.metrics.up.labels(name).set(1)
+        log.info("taking events", source=name, type=source.type, address=source.address)
+
+    async def _start_sink(self, name: str, config: SinkConfig) -> None:
+        sink = self._make_sink(name, config)
+        await sink.open()
+        delivery = Delivery(sink, config.delivery, self._spool, self.metrics)
+        self._sinks[name], self._deliveries[name] = sink, delivery
+        self._delivering[name] = asyncio.create_task(delivery.run(), name=f"delivery {name}")
+        waiting = self._spool.depth(name)
+        log.info("delivering alerts", sink=name, type=sink.type, waiting=waiting)
+
+    async def finished(self) -> None:
+        """Return when every source has come to its end (standard input); files and listeners never do."""
+        await asyncio.gather(*(source.finished() for source in self._sources.values()))
+
+    def problems(self) -> dict[str, str]:
+        """What stands in the way of alerts, by component; empty when nothing does."""
+        found = {}
+        if self._stopping:
+            found["bridge"] = "stopping"
+        if not self._spool.healthy:
+            found["spool"] = "cannot be written"
+        if self._spool.full:
+            found["spool"] = "full"
+        for name, delivery in self._deliveries.items():
+            if delivery.breaker.open:
+                found[f"sink {name}"] = f"{delivery.breaker.failures} failures in a row"
+        return found
+
+    async def _refresh(self) -> None:
+        with suppress(SpoolError):
+            await self._spool.observe()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            try:
+                await self._spool.expire()
+                await self._spool.observe()
+            except SpoolError as error:
+                log.error("cannot look after the spool", error=str(error))
+
+    async def reload(self, config: Config) -> None:
+        """Go over to a new configuration without losing an alert; components that did not change go on.
+
+        What is new is started before what is old is stopped, so that a failure leaves the old running.
+
+        Raises:
+            StartError: a new component cannot start; the old configuration stays in force.
+        """
+        if config.general.spool != self._config.general.spool or config.general.admin != self._config.general.admin:
+            raise StartError("the spool and the admin listener change with a restart only")
+        await self._reload_sinks(config)
+        processing, self._intake.processing = self._intake.processing, config.processing()
+        try:
+            await self._reload_sources(config)
+        except StartError:
+            self._intake.processing = processing
+            await self._reload_sinks(self._config)
+            raise
+        for name in self._deliveries.keys() - config.sinks.keys():
+            await self._stop_sink(name)
+        self._config = config
+
+    async def _reload_sinks(self, config: Config) -> None:
+        for name, sink in config.sinks.items():
+            if name in self._sinks and self._is_running(name, sink):
+                continue
+            trial = self._make_sink(name, sink)
+            await trial.open()
+            await trial.close()
+            if name in self._sinks:
+                await self._stop_sink(name)
+            await self._start_sink(name, sink)
+
+    def _is_running(self, name: str, config: SinkConfig) -> bool:
+        sink, delivery = self._sinks[name], self._deliveries[name]
+        return (type(sink), sink.settings, delivery.settings) == config
+
+    async def _reload_sources(self, config: Config) -> None:
+        old = self._config.sources
+        changed = [name for name in old if name in config.sources and config.sources[name] != old[name]]
+        for name in config.sources.keys() - old.keys():
+            await self._start_source(name, config.sources[name])
+        for name in changed:
+            # The same address or file cannot be served twice: the old one makes room first.
+            await self._stop_source(name)
+            try:
+                await self._start_source(name, config.sources[name])
+            except StartError:
+                await self._start_source(name, old[name])
+                raise
+        for name in old.keys() - config.sources.keys():
+            await self._stop_source(name)
+
+    async def _stop_source(self, name: str) -> None:
+        source = self._sources.pop(name)
+        await source.stop()
+        self.metrics.up.labels(name).set(0)
+
+    async def _stop_sink(self, name: str) -> None:
+        self._deliveries.pop(name).drain()
+        task = self._delivering.pop(name)
+        _, late = await asyncio.wait({task}, timeout=self._config.general.drain_timeout)
+        if late:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._sinks.pop(name).close()
+
+    def reopen(self) -> None:
+        """Open the sinks' files anew."""
+        for sink in self._sinks.values():
+            sink.reopen()
+
+    async def stop(self) -> None:
+        """Take no more, finish what was taken, deliver what can be delivered, and stop."""
+        self._stopping = True
+        for name in list(self._sources):
+            await self._stop_source(name)
+        await self._intake.close()
+        await self._intake_task
+        await asyncio.gather(*(self._stop_sink(name) for name in list(self._sinks)))
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._admin is not None:
+            await self._admin.listener.stop()
+        with suppress(SpoolError):
+            await self._spool.observe()
+        await self._spool.close()
+
+
+async def check_sink(name: str, config: SinkConfig) -> str | None:
+    """What keeps a sink from delivering, found out without sending an alert; ``None`` if nothing does."""
+    sink = make_sink(name, config)
+    try:
+        await sink.open()
+        async with asyncio.timeout(config.delivery.retry.timeout):
+            await sink.probe()
+    except TimeoutError:
+        return f"no answer within {config.delivery.retry.timeout:g} s"
+    except (AdsbridgeError, OSError) as error:
+        return str(error)
+    finally:
+        await sink.close()
+    return None
+
+
+async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
+    """Deliver alerts without a bridge, each sink until its first failure; the alerts left undelivered by sink.
+
+    Raises:
+        StartError: a sink cannot start.
+    """
+    with tempfile.TemporaryDirectory(prefix="adsbridge-") as folder:
+        settings = SpoolSettings(path=Path(folder) / "spool.db")
+        spool = Spool.open(settings, metrics := Metrics())
+        await spool.commit(Commit(rows=rows))
+        sinks = {name: make_sink(name, sink) for name, sink in config.sinks.items()}
+        try:
+            for name, sink in sinks.items():
+                await sink.open()
+                delivery = Delivery(sink, config.sinks[name].delivery, spool, metrics)
+                delivery.drain()
+                await delivery.run()
+        finally:
+            for sink in sinks.values():
+                await sink.close()
+            left = {name: spool.depth(name) for name in sinks if spool.depth(name)}
+            await spool.close()
+    return left

@@ -1,0 +1,104 @@
+"""Alerts in a file, one JSON object per line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from adsbridge.components import Settings
+from adsbridge.errors import Retryable, StartError
+from adsbridge.sinks.base import Batch, Sink
+from adsbridge.units import Size
+
+
+class FileSettings(Settings):
+    """Settings of the file sink."""
+
+    path: Path = Field(description="The file; made if missing, readable by its owner and group")
+    max_size: Size | None = Field(
+        None, description="Rotate when the file would grow beyond it (file.1, file.2, …); left out: never"
+    )
+    keep: int = Field(5, ge=1, le=100, description="How many rotated files to keep")
+
+
+class File(Sink):
+    """Appends alerts to a file as JSON lines, flushed to the disk.
+
+    Rotates by itself (``max_size``), or lets logrotate do it: SIGUSR1 opens the file anew.
+    """
+
+    type = "file"
+    Config = FileSettings
+    example = "path: /var/log/adsbridge/alerts.jsonl\nmax_size: 100MiB"
+
+    def __init__(self, name: str, settings: FileSettings) -> None:
+        super().__init__(name, settings)
+        self._path, self._max_size, self._keep = settings.path, settings.max_size, settings.keep
+        self._fd: int | None = None
+
+    async def open(self) -> None:
+        """Open the file; see ``Sink.open``."""
+        try:
+            self._open()
+        except OSError as error:
+            raise StartError(f"sink {self.name}: cannot write {self._path}: {error.strerror}") from error
+
+    def _open(self) -> int:
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return self._fd
+
+    async def send(self, batch: Batch) -> None:
+        """Append the batch and flush it to the disk; see ``Sink.send``."""
+        await asyncio.to_thread(self._append, b"\n".join(batch.payloads) + b"\n")
+
+    def _append(self, data: bytes) -> None:
+        start = None
+        try:
+            fd = self._open()
+            start = os.fstat(fd).st_size
+            if self._max_size is not None and start and start + len(data) > self._max_size:
+                self._rotate()
+                fd, start = self._open(), 0
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fdatasync(fd)
+        except OSError as error:
+            self._cut_off(start)
+            raise Retryable(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _cut_off(self, size: int | None) -> None:
+        """Remove what a failed write left, so that no half line stays between good ones."""
+        if self._fd is not None and size is not None:
+            try:
+                os.ftruncate(self._fd, size)
+            except OSError:
+                self._close()
+
+    def _rotate(self) -> None:
+        self._close()
+        for number in range(self._keep - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                older.replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    def reopen(self) -> None:
+        """Open the file anew at the next batch; see ``Sink.reopen``."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    async def close(self) -> None:
+        """Close the file; see ``Sink.close``."""
+        self._close()

@@ -1,0 +1,194 @@
+"""Reads a growing log file without losing or repeating a line, over rotations and restarts.
+
+The checkpoint (file, offset and the bytes before it) is committed together with the alerts of the lines that
+it covers, so a crash at any moment repeats nothing and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from pydantic import Field
+
+from adsbridge.components import Settings
+from adsbridge.errors import SpoolError, StartError
+from adsbridge.parse import Parsed, Parser, join_continued
+from adsbridge.sources._lines import Line, LineSplitter, TooLong
+from adsbridge.sources._reader import Reader
+from adsbridge.sources.base import Intake, Source
+from adsbridge.sources.generations import Position
+from adsbridge.units import Duration, Size
+
+_CHUNK = 1 << 20
+_LINES = 500  # per submission
+log = structlog.get_logger()
+
+
+class TailSettings(Settings):
+    """Settings of a source that reads a log file."""
+
+    path: Path = Field(description="The file, or '-' for standard input")
+    start: Literal["beginning", "end"] = Field(
+        "beginning", description="Where to start in a file never read before; later the checkpoint decides"
+    )
+    poll: Duration = Field(0.25, description="How often to look for new lines")
+    max_line: Size = Field(2**20, description="Longest line; a longer one becomes a dead letter")
+
+
+class Tail(Source):
+    """Base of the file sources; a subclass names its parser and what starts a text record."""
+
+    Config = TailSettings
+    settings: TailSettings
+    parser: Parser
+    starts_text: Callable[[bytes], bool]
+
+    def __init__(self, name: str, settings: TailSettings) -> None:
+        super().__init__(name, settings)
+        self._host = socket.gethostname()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._said: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The file's path; see ``Source.address``."""
+        return "standard input" if self._is_stdin else str(self.settings.path)
+
+    @property
+    def _is_stdin(self) -> bool:
+        return str(self.settings.path) == "-"
+
+    async def start(self, intake: Intake) -> None:
+        """Begin to read; see ``Source.start``. A file that is not there yet is waited for."""
+        if not self._is_stdin and self.settings.path.is_dir():
+            raise StartError(f"source {self.name}: {self.settings.path} is a folder; name the file in it")
+        follow = self._read_stdin if self._is_stdin else self._follow
+        self._task = asyncio.create_task(follow(intake), name=f"source {self.name}")
+
+    async def stop(self) -> None:
+        """Stop reading; see ``Source.stop``."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def finished(self) -> None:
+        """See ``Source.finished``: standard input ends, a file never does."""
+        if self._is_stdin and self._task is not None:
+            await asyncio.wait({self._task})
+            return
+        await super().finished()
+
+    async def _follow(self, intake: Intake) -> None:
+        while not self._stopping.is_set():
+            reader = None
+            try:
+                saved = await intake.checkpoint(self.name)
+                position = None if saved is None else msgspec.json.decode(saved, type=Position)
+                reader = await asyncio.to_thread(
+                    Reader,
+                    self.settings.path,
+                    self.settings.max_line,
+                    position,
+                    at_end=self.settings.start == "end",
+                )
+                await self._read(reader, intake)
+            except (OSError, SpoolError) as error:
+                self._say_once(str(error))
+                await self._pause(1.0)
+            finally:
+                if reader is not None:
+                    reader.close()
+
+    async def _read(self, reader: Reader, intake: Intake) -> None:
+        """Hand in lines until stopped; an error means that the reader starts again from the checkpoint."""
+        while not self._stopping.is_set():
+            lines = await asyncio.to_thread(reader.lines)
+            if reader.gap:
+                log.warning("lines may be missing from the log", source=self.name, reason=reader.gap)
+                reader.gap = ""
+            for part in _parts(lines, _LINES):
+                checkpoint = msgspec.json.encode(reader.position(part[-1][2])).decode()
+                await (await intake.submit(self.name, self._parse(part, reader.prefix), checkpoint))
+                self._said = None
+            if not lines and not reader.advanced:
+                await self._pause(self.settings.poll)
+
+    def _parse(self, lines: Iterable[Line], prefix: bytes) -> Parsed:
+        parsed = Parsed()
+        records = self._records(lines, prefix, parsed)
+        for record, position in join_continued(records, type(self).starts_text):
+            parsed.take(type(self).parser, record, position, self._host)
+        return parsed
+
+    @staticmethod
+    def _records(lines: Iterable[Line], prefix: bytes, parsed: Parsed) -> Iterator[tuple[bytes, bytes]]:
+        for line, start, _ in lines:
+            if isinstance(line, TooLong):
+                parsed.received += 1
+                parsed.reject(line, line.start)
+            elif line.strip():
+                yield line, prefix + b"%d" % start
+
+    async def _read_stdin(self, intake: Intake) -> None:
+        """Standard input has no checkpoint: what is in flight at a crash is lost, as in any pipe."""
+        splitter = LineSplitter(self.settings.max_line)
+        loop = asyncio.get_running_loop()
+        stream = asyncio.StreamReader(limit=_CHUNK)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin.buffer)
+        try:
+            while not self._stopping.is_set():
+                chunk = await self._unless_stopping(stream.read(_CHUNK))
+                lines = splitter.feed(chunk) if chunk else splitter.finish()
+                for part in _parts(lines, _LINES):
+                    await self._insist(intake, self._parse(part, b"stdin:"))
+                if not chunk:
+                    return
+        finally:
+            transport.close()
+
+    async def _unless_stopping(self, reading: Any) -> bytes:
+        read = asyncio.ensure_future(reading)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({read, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not read.done():
+            read.cancel()
+            return b""
+        return bytes(read.result())
+
+    async def _insist(self, intake: Intake, parsed: Parsed) -> None:
+        while True:
+            try:
+                await (await intake.submit(self.name, parsed))
+            except SpoolError as error:
+                self._say_once(str(error))
+                if self._stopping.is_set():
+                    return
+                await self._pause(1.0)
+            else:
+                return
+
+    def _say_once(self, message: str) -> None:
+        if message != self._said:
+            log.error("cannot take records; trying again", source=self.name, error=message)
+            self._said = message
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+
+def _parts(lines: list[Line], size: int) -> Iterator[list[Line]]:
+    for start in range(0, len(lines), size):
+        yield lines[start : start + size]

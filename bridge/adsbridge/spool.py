@@ -1,0 +1,316 @@
+"""The durable queue between accepting an alert and delivering it.
+
+One thread writes. It takes all that waits and commits it in one transaction, so that a hundred requests
+share one flush to the disk (group commit). Another thread reads for the sinks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar
+
+import msgspec
+import structlog
+from pydantic import Field
+
+from adsbridge.components import Settings
+from adsbridge.errors import SpoolError, SpoolFull
+from adsbridge.metrics import Metrics
+from adsbridge.store import DeadLetter, Row, Store, Waiting, is_damaged, reason
+from adsbridge.units import Duration, Size
+
+_GROUP = 64  # operations per transaction at most, so that none waits long behind the others
+_T = TypeVar("_T")
+log = structlog.get_logger()
+
+
+def default_path() -> Path:
+    """Where state belongs: systemd's StateDirectory, /var/lib for root, else the user's own state folder."""
+    if folder := os.environ.get("STATE_DIRECTORY"):
+        return Path(folder.split(":")[0]) / "spool.db"
+    if os.geteuid() == 0:
+        return Path("/var/lib/adsbridge/spool.db")
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "adsbridge" / "spool.db"
+
+
+class SpoolSettings(Settings):
+    """The durable queue."""
+
+    path: Path = Field(
+        default_factory=default_path,
+        description="SQLite file; left out: spool.db in systemd's StateDirectory, /var/lib/adsbridge or ~/.local/state",
+    )
+    max_size: Size = Field(2**30, description="Most bytes of waiting alerts (compressed, about a tenth of their JSON)")
+    max_age: Duration = Field(7 * 86400.0, description="Waiting alerts older than this are dropped and counted")
+    when_full: Literal["block", "drop_oldest"] = Field(
+        "block",
+        description="block: sources wait, senders get 503; drop_oldest: the oldest are dropped and counted",
+    )
+    max_dead_letters: int = Field(10_000, ge=0, description="Most dead letters kept; the oldest go first")
+
+
+class Commit(msgspec.Struct):
+    """What must become durable together."""
+
+    rows: list[Row] = []
+    checkpoints: dict[str, str] = {}
+    dead_letters: list[DeadLetter] = []
+
+
+_Work = tuple[Callable[[Store], object], "asyncio.Future[object]"]
+
+
+class Spool:
+    """The queue; make it with ``open``."""
+
+    def __init__(self, settings: SpoolSettings, metrics: Metrics, writer: Store, reader: Store, lock: BinaryIO) -> None:
+        self._lock = lock
+        self._settings = settings
+        self._metrics = metrics
+        self._writer, self._reader = writer, reader
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-read")
+        self._changed = asyncio.Event()
+        self._size = writer.size()
+        self._depth = Counter({sink: depth.alerts for sink, depth in writer.depths().items()})
+        self.healthy = True
+        self.sequence = 0
+        self._thread = threading.Thread(target=self._write, name="spool-write", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, settings: SpoolSettings, metrics: Metrics) -> Spool:
+        """Open the file, setting a damaged one aside so that alerts keep flowing.
+
+        Raises:
+            SpoolError: the file cannot be opened or made, or another bridge works on it.
+        """
+        lock = _lock(settings.path)
+        try:
+            writer = Store(settings.path, check=True)
+        except SpoolError as error:
+            if not is_damaged(error):
+                raise
+            aside = _set_aside(settings.path)
+            log.error("the spool is damaged; set aside, starting anew", path=str(aside), error=str(error))
+            metrics.dropped.labels("spool", "damaged").inc()
+            writer = Store(settings.path)
+        return cls(settings, metrics, writer, Store(settings.path), lock)
+
+    async def close(self) -> None:
+        """Finish what was asked, then close the file."""
+        self._work.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._reading.shutdown()
+        self._reader.close()
+        self._writer.close()
+        self._lock.close()
+
+    @property
+    def full(self) -> bool:
+        """Whether it holds as much as it may."""
+        return self._size >= self._settings.max_size
+
+    async def commit(self, commit: Commit) -> None:
+        """Make it durable; returns when it is.
+
+        Raises:
+            SpoolFull: there is no room and the policy is to block.
+            SpoolError: it could not be written; nothing of it was.
+        """
+        if self.full and commit.rows and self._settings.when_full == "block":
+            raise SpoolFull(
+                f"the spool holds {self._size} of {self._settings.max_size} bytes (spool.max_size);"
+                " a sink is behind: see `adsbridge queue status`"
+            )
+        grown, dropped, trimmed = await self._do(lambda store: self._store(store, commit))
+        self._size += grown
+        for row in commit.rows:
+            self._depth.update(dict.fromkeys(row.sinks, len(row.payloads)))
+        if commit.rows:
+            self.sequence += 1
+            self._changed.set()
+            self._changed.clear()
+        if trimmed:
+            self._metrics.dropped.labels("spool", "dead_letters_full").inc(trimmed)
+        if dropped:
+            await self._count_drops(dropped, "spool_full")
+
+    def _store(self, store: Store, commit: Commit) -> tuple[int, dict[str, int], int]:
+        grown = sum(store.append(row) for row in commit.rows)
+        for source, value in commit.checkpoints.items():
+            store.set_checkpoint(source, value)
+        for letter in commit.dead_letters:
+            store.bury(letter)
+        trimmed = store.trim_dead_letters(self._settings.max_dead_letters) if commit.dead_letters else 0
+        over = self._size + grown - self._settings.max_size
+        if over <= 0 or self._settings.when_full != "drop_oldest":
+            return grown, {}, trimmed
+        dropped = store.drop_oldest(over)
+        return grown, dropped, trimmed
+
+    async def checkpoint(self, source: str) -> str | None:
+        """A source's last checkpoint."""
+        return await self._do(lambda store: store.checkpoint(source))
+
+    async def waiting(self, sink: str, after: int, alerts: int) -> list[Waiting]:
+        """The next batches for a sink, read without disturbing the writer; see ``Store.waiting``.
+
+        Raises:
+            SpoolError: the file could not be read.
+        """
+
+        def read() -> list[Waiting]:
+            try:
+                return self._reader.waiting(sink, after, alerts)
+            except Exception as error:
+                raise SpoolError(f"{self._settings.path}: cannot read the queue of {sink}: {error}") from error
+
+        return await self._loop.run_in_executor(self._reading, read)
+
+    async def done(self, sink: str, batches: Sequence[int], count: int, dead: Sequence[DeadLetter] = ()) -> None:
+        """A sink is through with batches of so many alerts; some of them may be dead letters."""
+
+        def settle(store: Store) -> int:
+            for letter in dead:
+                store.bury(letter)
+            if dead:
+                store.trim_dead_letters(self._settings.max_dead_letters)
+            return store.done(sink, batches)
+
+        self._size -= await self._do(settle)
+        self._depth[sink] -= count
+
+    async def expire(self) -> None:
+        """Drop what is older than it may be, counted."""
+        limit = time.time_ns() - int(self._settings.max_age * 1e9)
+        dropped = await self._do(lambda store: store.drop_older(limit))
+        if dropped:
+            await self._count_drops(dropped, "expired")
+
+    async def _count_drops(self, dropped: dict[str, int], why: str) -> None:
+        log.error("alerts were dropped from the spool", reason=why, dropped=dropped)
+        for sink, count in dropped.items():
+            self._metrics.dropped.labels(sink, why).inc(count)
+        await self.observe()
+
+    async def wait_for_more(self, seen: int, seconds: float) -> None:
+        """Wait until ``sequence`` is past ``seen``, or so long: another process may have put something in."""
+        if self.sequence == seen:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+
+    def depth(self, sink: str) -> int:
+        """Alerts that wait for a sink."""
+        return self._depth[sink]
+
+    async def observe(self) -> None:
+        """Bring the sizes and gauges up to date, with what other processes changed."""
+        self._size, depths = await self._do(lambda store: (store.size(), store.depths()))
+        for sink in self._depth.keys() - depths.keys():
+            self._metrics.spool_alerts.labels(sink).set(0)
+            self._metrics.spool_oldest.labels(sink).set(0)
+        self._depth = Counter({sink: depth.alerts for sink, depth in depths.items()})
+        for sink, depth in depths.items():
+            self._metrics.spool_alerts.labels(sink).set(depth.alerts)
+            self._metrics.spool_oldest.labels(sink).set((time.time_ns() - (depth.oldest or 0)) / 1e9)
+        self._metrics.spool_bytes.set(self._size)
+
+    async def _do(self, operation: Callable[[Store], _T]) -> _T:
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._work.put((operation, future))  # type: ignore[arg-type]
+        return await future
+
+    def _write(self) -> None:
+        while (first := self._work.get()) is not None:
+            group = [first]
+            stop = False
+            while len(group) < _GROUP and not self._work.empty():
+                item = self._work.get()
+                if item is None:
+                    stop = True
+                    break
+                group.append(item)
+            self._commit_group(group)
+            if stop:
+                return
+
+    def _commit_group(self, group: list[_Work]) -> None:
+        results: list[object]
+        try:
+            with self._writer.transaction():
+                results = [operation(self._writer) for operation, _ in group]
+            self._metrics.commits.inc()
+            self.healthy = True
+        except Exception as error:
+            self._metrics.failed_commits.inc()
+            self.healthy = False
+            results = [error if isinstance(error, SpoolError) else SpoolError(str(error))] * len(group)
+        try:
+            self._loop.call_soon_threadsafe(_resolve, [future for _, future in group], results)
+        except RuntimeError:  # the loop was closed without waiting for us; what is committed stays committed
+            return
+
+
+def _resolve(futures: list[asyncio.Future[object]], results: list[object]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _lock(path: Path) -> BinaryIO:
+    """Hold the spool for this process: two bridges on one would deliver everything twice."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("wb")
+    except OSError as error:
+        raise SpoolError(f"{path}: {reason(error)}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise SpoolError(f"{path}: another adsbridge works on it; give each its own spool.path") from None
+    return lock
+
+
+def probe(settings: SpoolSettings) -> str | None:
+    """What keeps the spool from being written, ``None`` if nothing does; makes its folder, but no spool."""
+    folder = settings.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if settings.path.exists():
+            Store(settings.path).close()
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except SpoolError as error:
+        return str(error)
+    except OSError as error:
+        return f"{folder}: {reason(error)}"
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(aside.with_name(aside.name + suffix))
+    return aside

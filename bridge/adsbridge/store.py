@@ -1,0 +1,300 @@
+"""What the spool keeps, in SQLite: batches of alerts, who still wants them, checkpoints and dead letters.
+
+Everything that must be true together is written in one transaction: a file source's checkpoint moves in the
+same commit that takes its alerts, so a crash neither loses nor repeats them here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from adsbridge.errors import SpoolError
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    created INTEGER NOT NULL,  -- nanoseconds since the epoch
+    oldest INTEGER NOT NULL,   -- the sensor's time of the oldest alert, nanoseconds since the epoch
+    count INTEGER NOT NULL,    -- alerts
+    bytes INTEGER NOT NULL,    -- of the payload as kept
+    payload BLOB NOT NULL      -- zstd of the alerts' JSON lines
+);
+CREATE TABLE IF NOT EXISTS pending (
+    sink TEXT NOT NULL, batch INTEGER NOT NULL, PRIMARY KEY (sink, batch)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pending_batch ON pending (batch);
+CREATE TABLE IF NOT EXISTS checkpoints (
+    source TEXT PRIMARY KEY, value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time INTEGER NOT NULL,     -- nanoseconds since the epoch
+    stage TEXT NOT NULL,       -- parse or delivery
+    component TEXT NOT NULL,   -- the source or sink
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+"""
+
+
+class Row(msgspec.Struct):
+    """Alerts to keep for the sinks that want them."""
+
+    sinks: tuple[str, ...]
+    payloads: list[bytes]
+    oldest: int
+
+
+class DeadLetter(msgspec.Struct):
+    """What could not be parsed or delivered, kept for a person to look at."""
+
+    stage: str
+    component: str
+    reason: str
+    detail: str
+    payload: bytes
+    attempts: int = 0
+    id: int = 0
+    time: int = 0
+
+
+class Waiting(msgspec.Struct):
+    """A kept batch that a sink still wants."""
+
+    id: int
+    oldest: int
+    payloads: list[bytes]
+
+
+class Depth(msgspec.Struct):
+    """How much waits for a sink: alerts, and when the first of them was accepted (nanoseconds)."""
+
+    alerts: int
+    oldest: int | None
+
+
+class Store:
+    """One connection to the spool's file, for one thread at a time.
+
+    Args:
+        path: the file; made if missing, readable by its owner only.
+        check: whether to look for corruption first.
+
+    Raises:
+        SpoolError: the file cannot be opened, is damaged, or was made by a newer version.
+    """
+
+    def __init__(self, path: Path, *, check: bool = False) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            self._prepare(check)
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolError(f"{path}: {reason(error)}") from error
+        self._local = threading.local()
+
+    def _prepare(self, check: bool) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA journal_size_limit = 67108864")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise SpoolError(f"{self.path}: made by a newer adsbridge (schema {version}); upgrade this one")
+        if check and version and self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        if version < _VERSION:
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block does, or nothing of it.
+
+        Raises:
+            SpoolError: SQLite could not write (disk full, file damaged or read-only).
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise SpoolError(f"{self.path}: {reason(error)}") from error
+
+    def append(self, row: Row) -> int:
+        """Keep alerts; the bytes that they take."""
+        packed = self._zstd()[0].compress(b"\n".join(row.payloads))
+        batch = self._db.execute(
+            "INSERT INTO batches (created, oldest, count, bytes, payload) VALUES (?, ?, ?, ?, ?)",
+            (time.time_ns(), row.oldest, len(row.payloads), len(packed), packed),
+        ).lastrowid
+        self._db.executemany("INSERT INTO pending VALUES (?, ?)", [(sink, batch) for sink in row.sinks])
+        return len(packed)
+
+    def waiting(self, sink: str, after: int, alerts: int) -> list[Waiting]:
+        """The next batches that a sink wants, behind batch ``after``, until they hold so many alerts."""
+        found: list[Waiting] = []
+        rows = self._db.execute(
+            "SELECT id, oldest, payload FROM pending JOIN batches ON id = batch"
+            " WHERE sink = ? AND batch > ? ORDER BY batch",
+            (sink, after),
+        )
+        for identity, oldest, packed in rows:
+            payloads = self._zstd()[1].decompress(packed).split(b"\n")
+            found.append(Waiting(identity, oldest, payloads))
+            alerts -= len(payloads)
+            if alerts <= 0:
+                break
+        rows.close()
+        return found
+
+    def done(self, sink: str, batches: Sequence[int]) -> int:
+        """A sink has these; the bytes freed by those that no sink wants any more."""
+        self._db.executemany("DELETE FROM pending WHERE sink = ? AND batch = ?", [(sink, batch) for batch in batches])
+        return self._remove_unwanted(batches)
+
+    def _remove_unwanted(self, batches: Iterable[int]) -> int:
+        freed = 0
+        for batch in batches:
+            gone = self._db.execute(
+                "DELETE FROM batches WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM pending WHERE batch = ?1)"
+                " RETURNING bytes",
+                (batch,),
+            ).fetchall()
+            freed += sum(size for (size,) in gone)
+        return freed
+
+    def drop_sink(self, sink: str) -> int:
+        """Forget what waits for a sink; the alerts dropped."""
+        dropped: int = self._db.execute(
+            "SELECT coalesce(sum(count), 0) FROM pending JOIN batches ON id = batch WHERE sink = ?", (sink,)
+        ).fetchone()[0]
+        batches = [row[0] for row in self._db.execute("DELETE FROM pending WHERE sink = ? RETURNING batch", (sink,))]
+        self._remove_unwanted(batches)
+        return dropped
+
+    def drop_older(self, created_before: int) -> dict[str, int]:
+        """Drop batches accepted before a time (nanoseconds); alerts dropped by sink."""
+        return self._drop("created < ?", created_before)
+
+    def drop_oldest(self, size: int) -> dict[str, int]:
+        """Drop the oldest batches until so many bytes are free; alerts dropped by sink."""
+        last, freed = 0, 0
+        for last, taken in self._db.execute("SELECT id, bytes FROM batches ORDER BY id"):  # noqa: B007
+            freed += taken
+            if freed >= size:
+                break
+        return self._drop("id <= ?", last)
+
+    def _drop(self, condition: str, limit: int) -> dict[str, int]:
+        chosen = f"SELECT id FROM batches WHERE {condition}"  # noqa: S608 - fixed texts, bound value
+        dropped = dict(
+            self._db.execute(
+                "SELECT sink, sum(count) FROM pending JOIN batches ON id = batch"  # noqa: S608 - as above
+                f" WHERE batch IN ({chosen}) GROUP BY sink",
+                (limit,),
+            ).fetchall()
+        )
+        self._db.execute(f"DELETE FROM pending WHERE batch IN ({chosen})", (limit,))  # noqa: S608 - as above
+        self._db.execute(f"DELETE FROM batches WHERE {condition}", (limit,))  # noqa: S608 - as above
+        return dropped
+
+    def depths(self) -> dict[str, Depth]:
+        """How much waits, by sink."""
+        rows = self._db.execute(
+            "SELECT sink, sum(count), min(created) FROM pending JOIN batches ON id = batch GROUP BY sink"
+        )
+        return {sink: Depth(alerts, oldest) for sink, alerts, oldest in rows}
+
+    def size(self) -> int:
+        """Bytes of all waiting batches, as kept."""
+        total: int = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM batches").fetchone()[0]
+        return total
+
+    def checkpoint(self, source: str) -> str | None:
+        """A source's last checkpoint."""
+        row = self._db.execute("SELECT value FROM checkpoints WHERE source = ?", (source,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_checkpoint(self, source: str, value: str) -> None:
+        """Move a source's checkpoint."""
+        self._db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (source, value))
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter."""
+        self._db.execute(
+            "INSERT INTO dead_letters (time, stage, component, reason, detail, attempts, payload)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                time.time_ns(), letter.stage, letter.component, letter.reason, letter.detail[:2000], letter.attempts,
+                letter.payload,
+            ),
+        )  # fmt: skip
+
+    def trim_dead_letters(self, keep: int) -> int:
+        """Keep the newest so many dead letters; how many went."""
+        return self._db.execute(
+            "DELETE FROM dead_letters WHERE id <= (SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (keep,),
+        ).rowcount
+
+    def dead_letters(self, ids: Sequence[int] = (), limit: int = -1) -> list[DeadLetter]:
+        """Dead letters, oldest first; all, or those with the ids given."""
+        where = f"WHERE id IN ({','.join('?' * len(ids))})" if ids else ""
+        rows = self._db.execute(
+            "SELECT id, time, stage, component, reason, detail, attempts, payload FROM dead_letters"
+            f" {where} ORDER BY id LIMIT ?",
+            (*ids, limit),
+        )
+        return [
+            DeadLetter(stage, component, reason, detail, payload, attempts, identity, when)
+            for identity, when, stage, component, reason, detail, attempts, payload in rows
+        ]
+
+    def forget_dead_letters(self, ids: Sequence[int]) -> int:
+        """Remove dead letters; how many there were."""
+        return self._db.executemany("DELETE FROM dead_letters WHERE id = ?", [(one,) for one in ids]).rowcount
+
+    def _zstd(self) -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
+        # Neither object may be used by two threads at once.
+        if not hasattr(self._local, "pair"):
+            self._local.pair = (zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor())
+        pair: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] = self._local.pair
+        return pair
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether an error says that the file's content is broken, rather than that it cannot be reached."""
+    text = str(error)
+    return "malformed" in text or "not a database" in text
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be used, with what to do about it."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if "full" in text:
+        return f"{text}; free space on this file system, or set spool.path to another"
+    if "readonly" in text or "unable to open" in text or "denied" in text.lower():
+        return f"{text}; make the file and its folder writable for this user, or set spool.path to another place"
+    return text

@@ -1,0 +1,121 @@
+"""A bridge in a process of its own, started as an admin starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 30.0  # seconds; a bound against hanging, not a claim
+
+
+class Bridge:
+    """``adsbridge run`` on a configuration; ready when it says so to its NOTIFY_SOCKET."""
+
+    def __init__(self, config: str, folder: Path, **environment: str) -> None:
+        self.path = folder / "adsbridge.yaml"
+        self.path.write_text(config)
+        self.log_path = folder / "bridge.log"
+        self._notify_path = folder / "notify"
+        self._environment = environment
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Bridge:
+        """Start it and wait until it is ready."""
+        self._notify_path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, self.log_path.open("ab") as log:
+            notify.bind(str(self._notify_path))
+            notify.settimeout(0.1)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "adsbridge", "run", "-c", str(self.path)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path), **self._environment},
+            )
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise AssertionError(f"the bridge ended with {self.process.returncode}:\n{self.log}")
+                try:
+                    if notify.recv(1024) == b"READY=1":
+                        return self
+                except TimeoutError:
+                    continue
+        raise AssertionError(f"the bridge did not become ready:\n{self.log}")
+
+    def __enter__(self) -> Bridge:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+    def stop(self) -> int:
+        """Ask it to stop with SIGTERM; its exit status."""
+        return self.end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """End it at once with SIGKILL."""
+        return self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    @property
+    def log(self) -> str:
+        """All that it wrote."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Its log, decoded."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def source_url(self, name: str) -> str:
+        """Where an HTTP source listens, by its log."""
+        found = [line["address"] for line in self.log_lines if line.get("source") == name and "address" in line]
+        return str(found[-1])
+
+    def metrics(self) -> str:
+        """What /metrics shows."""
+        found = [line["address"] for line in self.log_lines if line.get("event") == "serving metrics and health"]
+        with urllib.request.urlopen(f"{found[-1]}/metrics", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+
+def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+    """POST a body; the status and the answer."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def wait_until(condition: Any, what: str, patience: float = PATIENCE) -> None:
+    """Wait until a condition holds; fails, saying what was waited for, when it takes too long."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"waited {patience:g} s in vain for {what}")

@@ -1,0 +1,104 @@
+"""An HTTP receiver on loopback that does what a test tells it, in a thread of its own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Request:
+    """A request as it came; ``body`` is decompressed."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts in the body."""
+        decoded = json.loads(self.body)
+        return decoded if isinstance(decoded, list) else [decoded]
+
+
+@dataclass
+class Answer:
+    """What to answer: a status with headers, or nothing at all (``status`` 0: the connection is closed)."""
+
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+
+
+class Receiver:
+    """Keeps every request and answers as ``decide`` says; only 2xx answers count as accepted."""
+
+    def __init__(self, decide: Callable[[Request], Answer] | None = None) -> None:
+        self.decide = decide or (lambda _: Answer())
+        self.requests: list[Request] = []
+        self.accepted: list[Request] = []
+        self._lock = threading.Lock()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                receiver._take(self)
+
+            def do_HEAD(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        """Every alert accepted, in order, repeated ones too."""
+        with self._lock:
+            return [alert for request in self.accepted for alert in request.alerts]
+
+    def _take(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        if handler.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        request = Request({name.lower(): value for name, value in handler.headers.items()}, body)
+        answer = self.decide(request)
+        with self._lock:
+            self.requests.append(request)
+            if 200 <= answer.status < 300:
+                self.accepted.append(request)
+        time.sleep(answer.delay)
+        if answer.status == 0:
+            handler.close_connection = True
+            return
+        handler.send_response(answer.status)
+        for name, value in answer.headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
