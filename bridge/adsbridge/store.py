@@ -261,11 +261,10 @@ class Store:
 
     def dead_letters(self, ids: Sequence[int] = (), limit: int = -1) -> list[DeadLetter]:
         """Dead letters, oldest first; all, or those with the ids given."""
-        where = f"WHERE id IN ({','.join('?' * len(ids))})" if ids else ""
         rows = self._db.execute(
             "SELECT id, time, stage, component, reason, detail, attempts, payload FROM dead_letters"
-            f" {where} ORDER BY id LIMIT ?",
-            (*ids, limit),
+            " WHERE ?1 = '[]' OR id IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT ?2",
+            (msgspec.json.encode(ids).decode(), limit),
         )
         return [
             DeadLetter(stage, component, reason, detail, payload, attempts, identity, when)
