@@ -7,6 +7,7 @@ import base64
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import aiohttp
@@ -31,6 +32,7 @@ sinks:
 spool: {{path: {folder}/spool.db}}
 admin: null
 """
+_LENGTH = 4.0  # seconds that the story takes, so that alerts appear one by one and in order
 _PATIENCE = 30.0  # seconds until something that was not delivered counts as lost
 
 
@@ -61,7 +63,8 @@ class Outcome(msgspec.Struct):
 
 def builtin() -> list[Path]:
     """The recordings that adsbridge brings."""
-    return sorted((Path(__file__).parent / "recordings").iterdir())
+    folder = Path(__file__).parent / "recordings"
+    return sorted(path for path in folder.iterdir() if path.suffix in {".jsonl", ".log"})
 
 
 async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outcome:
@@ -78,15 +81,12 @@ async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outc
     loaded = config.parse(text)
     pipeline = Pipeline(loaded)
     await pipeline.start()
-    fed: Counter[str] = Counter()
-    expected: list[Event] = []
     try:
-        for path in files:
-            records = [record for record, _ in recordings.read(path)]
-            events = parse_all(detect.parse, ((record, b"") for record in records)).events
-            processed = await loaded.processing().process(events, Metrics())
-            expected += [one.alert for one in processed if not one.suppressed]
-            fed += await _feed(records, folder, pipeline.sources["falco_http"])
+        records = _in_order(record for path in files for record, _ in recordings.read(path))
+        events = parse_all(detect.parse, ((record, b"") for record in records)).events
+        processed = await loaded.processing().process(events, Metrics())
+        expected = [one.alert for one in processed if not one.suppressed]
+        fed = await _feed(records, folder, pipeline.sources["falco_http"])
         await _wait_for(receiver, len(expected))
     finally:
         await pipeline.stop()
@@ -98,11 +98,23 @@ async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outc
     )  # fmt: skip
 
 
-async def _feed(records: Iterable[bytes], folder: Path, url: str) -> Counter[str]:
+def _in_order(records: Iterable[bytes]) -> list[bytes]:
+    """The records by the time of their first event; one that has none stays behind the one before it."""
+    time = ""
+    timed = []
+    for record in records:
+        events = parse_all(detect.parse, [(record, b"")]).events
+        time = events[0].time if events else time
+        timed.append((time, record))
+    return [record for _, record in sorted(timed, key=itemgetter(0))]
+
+
+async def _feed(records: Sequence[bytes], folder: Path, url: str) -> Counter[str]:
     """Falco's alerts by HTTP and by file in turn, as its outputs write them; osquery's lines to its log."""
     fed: Counter[str] = Counter()
     async with aiohttp.ClientSession() as session:
         for record in records:
+            await asyncio.sleep(_LENGTH / len(records))
             source = _source(record, fed)
             fed[source] += 1
             if source == "falco_http":
