@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Kubernetes, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id
+from adsbridge.parse import as_text, decode_json, event_id, raw_json
 from adsbridge.parse.values import integer, one_line, text
 
 TEXT_DETECTION = "(Falco text output)"
@@ -35,13 +36,14 @@ _SEVERITIES = {
     "debug": Severity.INFORMATIONAL,
 }
 _PRIORITIES = "Emergency|Alert|Critical|Error|Warning|Notice|Informational|Debug"
-_PREFIX = re.compile(rf"(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
+_PREFIX = re.compile(rf"\A(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
 _LINE = re.compile(
     r"(?P<time>(?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d\.\d+(?:[+-]\d{4})?): "
     rf"(?P<priority>{_PRIORITIES}) (?P<message>.*)",
-    re.DOTALL,
+    re.DOTALL | re.ASCII,
 )
 # Falco appends these itself, behind all that a process can write into its own command line.
+_SUFFIX_START = "container_id="
 _SUFFIX = re.compile(
     r"container_id=(?P<id>\S+) container_name=(?P<name>\S*)"
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
@@ -86,7 +88,8 @@ def starts_text(line: bytes) -> bool:
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
     record = decode_json(_decoder, raw)
     if record.output[:1] == "{":  # over gRPC with json_output, the output is the whole alert
-        return _json_event(record.output.encode(), position, host)
+        with suppress(ParseError):
+            return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
     name = record.hostname or host
     return Event(
@@ -104,16 +107,8 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
-        raw=_raw_json(raw),
+        raw=raw_json(raw),
     )
-
-
-def _raw_json(raw: bytes) -> msgspec.Raw:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return msgspec.Raw(as_text(raw).encode())
-    return msgspec.Raw(raw)
 
 
 def _time(value: str) -> str:
@@ -211,7 +206,8 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
     message = match["message"]
     container = kubernetes = None
-    if found := _SUFFIX.search(message):
+    start = message.rfind(_SUFFIX_START)
+    if start >= 0 and (found := _SUFFIX.match(message, start)):
         container = _container(
             {
                 "container.id": found["id"],
@@ -243,13 +239,10 @@ def _text_time(clock: str) -> str:
     whole, _, fraction = clock.partition(".")
     hours, minutes, seconds = (int(part) for part in whole.split(":"))
     now = time.time()
-    local = datetime.fromtimestamp(now).astimezone()
     try:
-        today = local.replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
+        moment = datetime.fromtimestamp(now).replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
     except ValueError:
         return timestamps.now()
-    stamp = int(today.timestamp())
-    if stamp > now + 3600:
-        stamp -= 86400
-    second = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{second}.{fraction[:9].ljust(9, '0')}Z"
+    if moment.timestamp() > now + 3600:
+        moment -= timedelta(days=1)
+    return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")))
