@@ -28,12 +28,9 @@ class Bridge:
         self._environment = environment
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Bridge:
-        """Start it and wait until it is ready."""
-        self._notify_path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, self.log_path.open("ab") as log:
-            notify.bind(str(self._notify_path))
-            notify.settimeout(0.1)
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it without waiting until it is ready."""
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adsbridge", "run", "-c", str(self.path)],
                 stdout=log,
@@ -41,10 +38,19 @@ class Bridge:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path), **self._environment},
             )
+        return self.process
+
+    def start(self) -> Bridge:
+        """Start it and wait until it is ready."""
+        self._notify_path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(self._notify_path))
+            notify.settimeout(0.1)
+            process = self.launch()
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
-                if self.process.poll() is not None:
-                    raise AssertionError(f"the bridge ended with {self.process.returncode}:\n{self.log}")
+                if process.poll() is not None:
+                    raise AssertionError(f"the bridge ended with {process.returncode}:\n{self.log}")
                 try:
                     if notify.recv(1024) == b"READY=1":
                         return self

@@ -28,11 +28,17 @@ class Request:
 
 @dataclass
 class Answer:
-    """What to answer: a status with headers, or nothing at all (``status`` 0: the connection is closed)."""
+    """What to answer: a status with headers, or nothing at all (``status`` 0: the connection is closed).
+
+    Attributes:
+        delay: seconds to wait before the answer.
+        lost: the connection is closed instead of answering; what was accepted stays accepted.
+    """
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    lost: bool = False
 
 
 class Receiver:
@@ -94,7 +100,7 @@ class Receiver:
             if 200 <= answer.status < 300:
                 self.accepted.append(request)
         time.sleep(answer.delay)
-        if answer.status == 0:
+        if answer.status == 0 or answer.lost:
             handler.close_connection = True
             return
         handler.send_response(answer.status)
