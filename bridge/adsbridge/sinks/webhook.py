@@ -49,7 +49,7 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_is_secret)]
 class WebhookSettings(Settings):
     """Settings of the webhook sink."""
 
-    url: str = Field(description="http:// or https:// address that takes POST")
+    url: str = Field(repr=False, description="http:// or https:// address that takes POST")
     mode: Literal["batch", "single"] = Field(
         "batch", description="batch: a JSON array of alerts; single: one request per alert, a JSON object"
     )
