@@ -47,6 +47,12 @@ _SUFFIX = re.compile(
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
+_KUBERNETES_FIELDS = {"k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.resource", "ka.verb"}
+_NETWORK_FIELDS = {
+    "fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
+    "ka.sourceips",
+}  # fmt: skip
+_NO_KUBERNETES, _NO_NETWORK = Kubernetes(), Network()
 _FIELD_LIST = re.compile(r" (?:\| |\()[\w.]+=")
 
 
@@ -118,7 +124,7 @@ def _time(value: str) -> str:
 
 
 def _summary(record: _Record, fields: dict[str, Any]) -> str:
-    message = record.message or _PREFIX.sub("", record.output, count=1) or record.rule
+    message = record.message or _without_prefix(record.output) or record.rule
     found = _FIELD_LIST.search(message)
     headline = message[: found.start()] if found else message
     command = text(fields.get("proc.cmdline"))
@@ -128,6 +134,11 @@ def _summary(record: _Record, fields: dict[str, Any]) -> str:
         if file and file not in command:
             headline = f"{headline} ({file})"
     return one_line(headline)
+
+
+def _without_prefix(output: str) -> str:
+    found = _PREFIX.match(output)
+    return output[found.end() :] if found else output
 
 
 def _process(fields: dict[str, Any]) -> Process | None:
@@ -166,6 +177,8 @@ def _container(fields: dict[str, Any]) -> Container | None:
 
 
 def _kubernetes(fields: dict[str, Any]) -> Kubernetes | None:
+    if _KUBERNETES_FIELDS.isdisjoint(fields):
+        return None
     get = fields.get
     part = Kubernetes(
         namespace=text(get("k8s.ns.name")) or text(get("ka.target.namespace")),
@@ -174,10 +187,12 @@ def _kubernetes(fields: dict[str, Any]) -> Kubernetes | None:
         name=text(get("ka.target.name")),
         verb=text(get("ka.verb")),
     )
-    return part or None
+    return None if part == _NO_KUBERNETES else part
 
 
 def _network(fields: dict[str, Any]) -> Network | None:
+    if _NETWORK_FIELDS.isdisjoint(fields):
+        return None
     get = fields.get
     part = Network(
         protocol=text(get("fd.l4proto")),
@@ -186,7 +201,7 @@ def _network(fields: dict[str, Any]) -> Network | None:
         destination_address=text(get("fd.sip")) or text(get("fd.rip")),
         destination_port=integer(get("fd.sport")) or integer(get("fd.rport")),
     )
-    return part or None
+    return None if part == _NO_NETWORK else part
 
 
 def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:

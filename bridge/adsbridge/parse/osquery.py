@@ -172,7 +172,7 @@ def _host(line: dict[str, Any], host: str | None) -> Host | None:
     decorations = _decorations(line)
     name = text(decorations.get("hostname")) or text(line.get("hostIdentifier")) or host
     part = Host(name=name, id=text(decorations.get("host_uuid")))
-    return part or None
+    return None if part == Host() else part
 
 
 def _process(columns: dict[str, Any]) -> Process | None:
@@ -216,7 +216,7 @@ def _network(columns: dict[str, Any]) -> Network | None:
         destination_address=text(get("remote_address")),
         destination_port=integer(get("remote_port")),
     )
-    return part or None
+    return None if part == Network() else part
 
 
 def _status(line: dict[str, Any], origin: _Origin) -> Event:
