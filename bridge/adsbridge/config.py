@@ -155,7 +155,7 @@ def read(path: Path) -> Config:
         ConfigError: it cannot be read, or is wrong; tells every mistake.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ConfigError([f"{path}: {reason}; `adsbridge init` writes one to start from"]) from None

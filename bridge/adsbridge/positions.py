@@ -112,8 +112,9 @@ class Document:
         else:
             where = self._present(where)  # a path may go through the names of a union's types
             key, _, rest = (words := in_words(item)).partition(": ")
-            if (*where, key) in self._marks:  # a check of several keys says which one it is about
-                where, words = (*where, key), rest
+            about = where + tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+            if about in self._marks:  # a check of several keys says which one it is about
+                where, words = about, rest
             self.add(where, f"{named(where)}: {words}")
 
     def _load(self, text: str) -> Any:
