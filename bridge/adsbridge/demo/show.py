@@ -167,7 +167,7 @@ async def _settle(pipeline: Pipeline, fed: int) -> None:
     moved, before = time.monotonic(), (-1.0, -1)
     while time.monotonic() - moved < _PATIENCE:
         taken = sum(pipeline.metrics.total(pipeline.metrics.received).values())
-        waiting = sum(pipeline.waiting.values())
+        waiting = pipeline.waiting["webhook"]
         if taken >= fed and not waiting:
             return
         if (taken, waiting) != before:
