@@ -67,7 +67,7 @@ def in_words(error: dict[str, Any]) -> str:
         quotes = "; put it in quotes" if _EXPECTED[kind] == _TEXT and found in _UNQUOTED else ""
         return f"expected {_EXPECTED[kind]}, found {found}{quotes}"
     if kind in _BOUNDED:
-        return _BOUNDED[kind].format(**error["ctx"])
+        return _BOUNDED[kind].format(**error.get("ctx", {}))
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{message[0].lower()}{message[1:]}"
 
