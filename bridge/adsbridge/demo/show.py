@@ -7,7 +7,8 @@ import base64
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import aiohttp
@@ -33,6 +34,7 @@ sinks:
 spool: {{path: {folder}/spool.db}}
 admin: null
 """
+_LENGTH = 4.0  # seconds that the story takes, so that alerts appear one by one and in order
 _PATIENCE = 30.0  # seconds without any progress until what was not delivered counts as lost
 
 
@@ -107,7 +109,8 @@ class _Feed:
 
 def builtin() -> list[Path]:
     """The recordings that adsbridge brings."""
-    return sorted((Path(__file__).parent / "recordings").iterdir())
+    folder = Path(__file__).parent / "recordings"
+    return sorted(path for path in folder.iterdir() if path.suffix in {".jsonl", ".log"})
 
 
 async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outcome:
@@ -126,14 +129,15 @@ async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outc
     await pipeline.start()
     feed = _Feed(loaded.processing())
     try:
+        records = _in_order(record for path in files for record, _ in recordings.read(path))
         async with aiohttp.ClientSession() as session:
-            for path in files:
-                for record, _ in recordings.read(path):
-                    source = await feed.take(record)
-                    if source == "falco_http":
-                        await _post(session, pipeline.sources[source], record)
-                    else:
-                        _append(Path(pipeline.sources[source]), record)
+            for record in records:
+                await asyncio.sleep(_LENGTH / len(records))
+                source = await feed.take(record)
+                if source == "falco_http":
+                    await _post(session, pipeline.sources[source], record)
+                else:
+                    _append(Path(pipeline.sources[source]), record)
         await _settle(pipeline, feed.fed.total())
     finally:
         await pipeline.stop()
@@ -155,6 +159,17 @@ async def _post(session: aiohttp.ClientSession, url: str, record: bytes) -> None
     async with session.post(url, data=record) as response:
         if response.status != 200:
             raise AdsbridgeError(f"the listener answered {response.status} to a recorded alert")
+
+
+def _in_order(records: Iterable[bytes]) -> list[bytes]:
+    """The records by the time of their first event; one that has none stays behind the one before it."""
+    time = ""
+    timed = []
+    for record in records:
+        events = parse_all(detect.parse, [(record, b"")]).events
+        time = events[0].time if events else time
+        timed.append((time, record))
+    return [record for _, record in sorted(timed, key=itemgetter(0))]
 
 
 def _append(path: Path, record: bytes) -> None:

@@ -121,10 +121,10 @@ def _time(value: str) -> str:
 def _summary(record: _Record, fields: dict[str, Any]) -> str:
     message = record.message or _without_prefix(record.output) or record.rule
     found = _FIELD_LIST.search(message)
-    headline = message[: found.start()] if found else message
     command = text(fields.get("proc.cmdline"))
-    if found and command:
-        headline = f"{headline}: {command}"
+    headline = message
+    if found and command:  # else the fields are all that says what happened: a cloud's or cluster's audit log
+        headline = f"{message[: found.start()]}: {command}"
         file = text(fields.get("fd.name"))
         if file and file not in command:
             headline = f"{headline} ({file})"

@@ -151,18 +151,23 @@ def _time(line: dict[str, Any], columns: dict[str, Any]) -> str:
 
 
 def _summary(name: str, action: str, columns: dict[str, Any]) -> str:
-    shown = [f"{key}={value}" for key, value in columns.items() if value is not None and value != "" and _telling(key)]
-    rows = " ".join(shown[:6]) or "(no columns)"
-    return f"{name} ({action}): {rows}"
+    telling = sorted(
+        (key for key, value in columns.items() if value is not None and value != "" and key not in _DULL), key=_rank
+    )
+    row = " ".join(f"{key}={columns[key]}" for key in telling[:6]) or "(no columns)"
+    return f"{name} ({action}): {row}"
 
 
-def _telling(column: str) -> bool:
-    return column not in _DULL
+def _rank(column: str) -> int:
+    """The command first, then what makes the row news, then what else is known of the process."""
+    return 0 if column == "cmdline" else 2 if column in _OF_PROCESS else 1
 
 
+_OF_PROCESS = {"name", "path", "pid", "uid", "parent_name", "parent_cmdline", "cwd"}
 _DULL = {
     "atime", "btime", "ctime", "mtime", "uptime", "time", "mode", "owner_uid", "owner_gid", "egid", "euid", "fsgid",
-    "fsuid", "gid", "sgid", "suid", "auid", "md5", "sha1", "inode", "transaction_id", "eid",
+    "fsuid", "gid", "sgid", "suid", "auid", "md5", "sha1", "inode", "transaction_id", "eid", "start_time", "parent",
+    "cgroup_path", "cgroup_namespace", "mnt_namespace", "net_namespace", "pid_namespace",
 }  # fmt: skip
 
 
@@ -192,6 +197,7 @@ def _process(columns: dict[str, Any]) -> Process | None:
         name=text(get("name")) or (path.rsplit("/", 1)[-1] if path else None),
         executable=path,
         command_line=text(get("cmdline")),
+        parent=text(get("parent_name")),
         working_directory=(text(get("cwd")) or "").strip('"') or None,
         user=text(get("username")),
         uid=integer(get("uid")),
@@ -292,13 +298,23 @@ def _numeric_columns() -> frozenset[str]:
     return frozenset(column for column, numeric in kinds.items() if numeric == {True})
 
 
+@cache
+def _evented_columns() -> frozenset[str]:
+    """Columns that only evented tables have."""
+    tables = _schema().values()
+    plain = {column for table in tables if not table["evented"] for column in table["columns"]}
+    return frozenset(column for table in tables for column in table["columns"]) - plain
+
+
 @lru_cache(maxsize=1024)
 def is_evented(columns: frozenset[str]) -> bool:
-    """Whether only an evented table can have given these columns, its ``time`` among them."""
+    """Whether an evented table gave these columns, its ``time`` among them, alone or joined with others."""
     if "time" not in columns:
         return False
     tables = [table for table in _schema().values() if columns <= table["columns"].keys()]
-    return bool(tables) and all(table["evented"] for table in tables)
+    if not tables:  # a join, or columns with names of their own
+        return not columns.isdisjoint(_evented_columns())
+    return all(table["evented"] for table in tables)
 
 
 def typed(row: dict[str, Any]) -> dict[str, Any]:
