@@ -182,7 +182,7 @@ async def _settle(pipeline: Pipeline, fed: int) -> None:
     moved, before = time.monotonic(), (-1.0, -1)
     while time.monotonic() - moved < _PATIENCE:
         taken = sum(pipeline.metrics.total(pipeline.metrics.received).values())
-        waiting = pipeline.waiting["webhook"]
+        waiting = pipeline.waiting.get("webhook", 0)
         if taken >= fed and not waiting:
             return
         if (taken, waiting) != before:
