@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
@@ -49,7 +50,7 @@ class Intake:
         self._commits: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._told: set[tuple[str, str]] = set()
-        self._closing = False
+        self._closing = self._paused = False
 
     async def submit(self, source: str, parsed: Parsed, checkpoint: str | None = None) -> asyncio.Future[None]:
         """See ``adsbridge.sources.base.Intake.submit``."""
@@ -70,7 +71,7 @@ class Intake:
         """Process submissions until ``close`` was called and none is left."""
         while True:
             async with self._changed:
-                while not (self._queue or self._closing) or len(self._commits) >= _COMMITS:
+                while self._paused or not (self._queue or self._closing) or len(self._commits) >= _COMMITS:
                     await self._changed.wait()
                 if not self._queue:
                     break
@@ -80,6 +81,17 @@ class Intake:
             self._commits.add(task)
             await asyncio.sleep(0)
         await asyncio.gather(*self._commits)
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Begin nothing meanwhile; what is handed in waits."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._paused = False
+                self._changed.notify_all()
 
     async def close(self) -> None:
         """Let ``run`` finish what was handed in."""

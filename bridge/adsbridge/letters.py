@@ -36,13 +36,14 @@ def retry(store: Store, chosen: Sequence[DeadLetter], config: Config) -> tuple[i
     for letter in chosen:
         try:
             again = _rows(letter, config)
-        except ParseError as error:
+        except (ParseError, msgspec.MsgspecError) as error:
             stayed.append((letter, str(error)))
             continue
         with store.transaction():
+            if not store.forget_dead_letters([letter.id]):
+                continue  # another put it back meanwhile
             for row in again:
                 store.append(row)
-            store.forget_dead_letters([letter.id])
         back += 1
     return back, stayed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from adsbridge.errors import StartError
 from adsbridge.tls import ServerTls
 from adsbridge.units import Duration, ListenAddress, Size
 
+_LINGER = 1.0  # seconds that a connection refused may go on before it is closed
+_SERVER = f"adsbridge/{__version__}"
 Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
@@ -63,10 +66,10 @@ class Listener:
         settings = self._settings
         server = _LimitedServer(
             self._guarded,
-            limit=settings.max_connections,
+            settings,
             access_log=None,
             keepalive_timeout=settings.idle_timeout,
-            lingering_time=1.0,
+            lingering_time=_LINGER,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=settings.request_timeout)
         await self._runner.setup()
@@ -94,6 +97,9 @@ class Listener:
         limit = self._settings.max_body
         if (request.content_length or 0) > limit:
             raise BodyTooLarge
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         async with asyncio.timeout(self._settings.request_timeout):
             chunks = bytearray()
             async for chunk in request.content.iter_any():
@@ -109,6 +115,10 @@ class Listener:
             response = problem(413, f"the body is larger than {self._settings.max_body} bytes (max_body)")
         except TimeoutError:
             response = problem(408, f"the request took longer than {self._settings.request_timeout:g} s")
+        except web.RequestPayloadError as error:
+            why = str(error).rpartition("\n")[2].strip()
+            response = problem(400, f"the body is not what the request's headers say: {why}")
+        response.headers["Server"] = _SERVER
         if response.status in {408, 413}:
             response.force_close()
         return response
@@ -120,21 +130,31 @@ def problem(status: int, detail: str, **headers: str) -> web.Response:
 
 
 class _LimitedServer(web.Server):
-    def __init__(self, handler: Any, *, limit: int, **options: Any) -> None:
+    """Refuses connections beyond the limit, and gives up those whose client takes no answers."""
+
+    def __init__(self, handler: Any, settings: ListenerSettings, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._limit = limit
+        self._settings = settings
+        self._refused: set[web.RequestHandler] = set()
 
-    def __call__(self) -> Any:
-        return super().__call__() if len(self.connections) < self._limit else _Refusal()
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        connection = transport.get_extra_info("socket")
+        patience = int(self._settings.request_timeout * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        if len(self.connections) - len(self._refused) > self._settings.max_connections:
+            self._refuse(handler, transport)
 
-
-class _Refusal(asyncio.Protocol):
-    """Answers a connection beyond the limit and closes it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server's transport
+    def _refuse(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        self._refused.add(handler)
+        transport.pause_reading()
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n"
-            + f"Server: adsbridge/{__version__}\r\n\r\n".encode()
+            + f"Server: {_SERVER}\r\n\r\n".encode()
         )
-        transport.close()
+        # Closed at once, what the client has sent unread would reset the connection before it reads the answer.
+        asyncio.get_running_loop().call_later(_LINGER, transport.close)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._refused.discard(handler)

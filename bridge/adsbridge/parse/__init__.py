@@ -107,6 +107,12 @@ def as_text(record: bytes) -> str:
     return record.decode("utf-8", "replace")
 
 
+def raw_json(record: bytes) -> msgspec.Raw:
+    """A JSON record to carry along as it came, but on one line and in UTF-8: alerts are kept as JSON lines."""
+    text = as_text(record).encode()
+    return msgspec.Raw(msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text)
+
+
 def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
     """Decode JSON, mending invalid UTF-8: a garbled argument must not hide the alert that carries it.
 

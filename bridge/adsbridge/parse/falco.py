@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Kubernetes, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id
+from adsbridge.parse import as_text, decode_json, event_id, raw_json
 from adsbridge.parse.values import integer, one_line, text
 
 TEXT_DETECTION = "(Falco text output)"
@@ -35,11 +36,11 @@ _SEVERITIES = {
     "debug": Severity.INFORMATIONAL,
 }
 _PRIORITIES = "Emergency|Alert|Critical|Error|Warning|Notice|Informational|Debug"
-_PREFIX = re.compile(rf"(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
+_PREFIX = re.compile(rf"\A(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
 _LINE = re.compile(
     r"(?P<time>(?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d\.\d+(?:[+-]\d{4})?): "
     rf"(?P<priority>{_PRIORITIES}) (?P<message>.*)",
-    re.DOTALL,
+    re.DOTALL | re.ASCII,
 )
 # Falco appends these itself, behind all that a process can write into its own command line.
 _SUFFIX_START = "container_id="
@@ -48,6 +49,14 @@ _SUFFIX = re.compile(
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
+_SUFFIX_FIELDS = {
+    "id": "container.id",
+    "name": "container.name",
+    "image": "container.image.repository",
+    "tag": "container.image.tag",
+    "pod": "k8s.pod.name",
+    "namespace": "k8s.ns.name",
+}
 _KUBERNETES_FIELDS = {"k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.resource", "ka.verb"}
 _NETWORK_FIELDS = {
     "fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
@@ -95,9 +104,10 @@ def starts_text(line: bytes) -> bool:
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
     record = decode_json(_decoder, raw)
     if record.output[:1] == "{":  # over gRPC with json_output, the output is the whole alert
-        return _json_event(record.output.encode(), position, host)
+        with suppress(ParseError):
+            return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
-    shown = fields if record.output_fields is not None else _suffix(record.message or record.output)
+    context = fields or _appended(record.output or record.message)
     name = record.hostname or host
     return Event(
         id=event_id(raw, position),
@@ -109,21 +119,13 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         summary=_summary(record, fields),
         host=Host(name=name) if name else None,
         process=_process(fields),
-        container=_container(shown),
-        kubernetes=_kubernetes(shown),
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
-        raw=_raw_json(raw),
+        raw=raw_json(raw),
     )
-
-
-def _raw_json(raw: bytes) -> msgspec.Raw:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return msgspec.Raw(as_text(raw).encode())
-    return msgspec.Raw(raw)
 
 
 def _time(value: str) -> str:
@@ -219,8 +221,7 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
     match = _LINE.match(line)
     if match is None:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
-    message = match["message"]
-    shown = _suffix(message)
+    context = _appended(match["message"])
     return Event(
         id=event_id(raw, position),
         time=_text_time(match["time"]),
@@ -228,28 +229,19 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         source="syscall",
         detection=TEXT_DETECTION,
         severity=_SEVERITIES[match["priority"].lower()],
-        summary=one_line(message),
+        summary=one_line(match["message"]),
         host=Host(name=host) if host else None,
-        container=_container(shown),
-        kubernetes=_kubernetes(shown),
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         raw=msgspec.Raw(msgspec.json.encode(line)),
     )
 
 
-def _suffix(message: str) -> dict[str, Any]:
-    """The fields that Falco appends to a message; its last ones, since a command line can hold the same words."""
+def _appended(message: str) -> dict[str, Any]:
+    """The fields that Falco appended to a message, where there is no other place to find them."""
     start = message.rfind(_SUFFIX_START)
     found = _SUFFIX.match(message, start) if start >= 0 else None
-    if found is None:
-        return {}
-    return {
-        "container.id": found["id"],
-        "container.name": found["name"],
-        "container.image.repository": found["image"],
-        "container.image.tag": found["tag"],
-        "k8s.pod.name": found["pod"],
-        "k8s.ns.name": found["namespace"],
-    }
+    return {} if found is None else {_SUFFIX_FIELDS[name]: value for name, value in found.groupdict().items()}
 
 
 def _text_time(clock: str) -> str:
@@ -259,13 +251,10 @@ def _text_time(clock: str) -> str:
     whole, _, fraction = clock.partition(".")
     hours, minutes, seconds = (int(part) for part in whole.split(":"))
     now = time.time()
-    local = datetime.fromtimestamp(now).astimezone()
     try:
-        today = local.replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
+        moment = datetime.fromtimestamp(now).replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
     except ValueError:
         return timestamps.now()
-    stamp = int(today.timestamp())
-    if stamp > now + 3600:
-        stamp -= 86400
-    second = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{second}.{fraction[:9].ljust(9, '0')}Z"
+    if moment.timestamp() > now + 3600:
+        moment -= timedelta(days=1)
+    return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")))

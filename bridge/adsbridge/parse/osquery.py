@@ -9,17 +9,17 @@ is news all the same: its rows are things that happened.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id
+from adsbridge.parse import as_text, decode_json, event_id, raw_json
 from adsbridge.parse.values import integer, number, one_line, text
 
 STATUS_DETECTION = "osquery status"
@@ -34,6 +34,7 @@ _GLOG = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d:\d\d\.\d{6}) +\d+ ([^ \]]
 _CGROUP_ID = re.compile(r"[0-9a-f]{64}")
 _GLOG_HEADER = (b"Log file created at:", b"Running on machine:", b"Running duration", b"Log line format:")
 
+_T = TypeVar("_T", list[Any], dict[str, Any])
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +43,7 @@ class _Origin(NamedTuple):
     """Where an event comes from: its id, its raw JSON, and the host to name if the line names none."""
 
     identity: str
-    raw: bytes
+    raw: msgspec.Raw
     host: str | None
 
 
@@ -61,11 +62,11 @@ def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> l
         return _glog(record, position, host)
     line = decode_json(_decoder, record)
     if "severity" in line and "message" in line and "columns" not in line:
-        return [_status(line, _Origin(event_id(record, position), as_text(record).encode(), host))]
+        return [_status(line, _Origin(event_id(record, position), raw_json(record), host))]
     rows = _rows(line)
     if len(rows) == 1 and "columns" in line:
         action, row = rows[0]
-        return [_event(line, action, row, _Origin(event_id(record, position), as_text(record).encode(), host))]
+        return [_event(line, action, row, _Origin(event_id(record, position), raw_json(record), host))]
     return [
         _event(
             line,
@@ -87,7 +88,7 @@ def _rows(line: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(line.get("name"), str):
         raise ParseError("not_osquery", "expected a query's result with its 'name'; is this osquery's results log?")
     if "diffResults" in line:
-        changes = line["diffResults"] or {"removed": [], "added": []}
+        changes = _field(line, "diffResults", dict)
         shapes = [(action, _field(changes, action, list)) for action in ("removed", "added")]
         found = [(action, row) for action, rows in shapes for row in rows]
     elif "snapshot" in line:
@@ -102,16 +103,18 @@ def _rows(line: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _field(line: dict[str, Any], name: str, kind: type[list[Any]]) -> list[Any]:
-    value = line.get(name) or []
+def _field(line: dict[str, Any], name: str, kind: type[_T]) -> _T:
+    """A list or object of a line's; osquery writes an empty one as ""."""
+    value = line.get(name) or kind()
     if not isinstance(value, kind):
-        raise ParseError("wrong_shape", f"Expected `array`, got `{type(value).__name__}` - at `$.{name}`")
+        expected = "array" if kind is list else "object"
+        raise ParseError("wrong_shape", f"Expected `{expected}`, got `{type(value).__name__}` - at `$.{name}`")
     return value
 
 
-def _row_record(line: dict[str, Any], action: str, row: dict[str, Any]) -> bytes:
+def _row_record(line: dict[str, Any], action: str, row: dict[str, Any]) -> msgspec.Raw:
     rest = {key: value for key, value in line.items() if key not in {"diffResults", "snapshot", "action"}}
-    return _encode({**rest, "columns": row, "action": action})
+    return msgspec.Raw(_encode({**rest, "columns": row, "action": action}))
 
 
 def _event(line: dict[str, Any], action: str, row: dict[str, Any], origin: _Origin) -> Event:
@@ -135,19 +138,22 @@ def _event(line: dict[str, Any], action: str, row: dict[str, Any], origin: _Orig
         network=_network(columns),
         decorations=_decorations(line),
         fields=columns,
-        raw=msgspec.Raw(origin.raw),
+        raw=origin.raw,
     )
 
 
 def _time(line: dict[str, Any], columns: dict[str, Any]) -> str:
     seconds = integer(columns.get("time")) or integer(line.get("unixTime"))
-    if seconds is None or not 0 < seconds < 253_402_300_800:  # the year 10000
+    try:
+        return timestamps.from_ns(seconds * 1_000_000_000) if seconds and seconds > 0 else timestamps.now()
+    except ValueError:
         return timestamps.now()
-    return timestamps.from_ns(seconds * 1_000_000_000)
 
 
 def _summary(name: str, action: str, columns: dict[str, Any]) -> str:
-    telling = sorted((key for key, value in columns.items() if value not in {"", None} and key not in _DULL), key=_rank)
+    telling = sorted(
+        (key for key, value in columns.items() if value is not None and value != "" and key not in _DULL), key=_rank
+    )
     row = " ".join(f"{key}={columns[key]}" for key in telling[:6]) or "(no columns)"
     return f"{name} ({action}): {row}"
 
@@ -244,19 +250,20 @@ def _glog(record: bytes, position: bytes, host: str | None) -> list[Event]:
         raise ParseError("not_osquery", f"expected a JSON object or a glog status line, found {as_text(record[:60])!r}")
     letter, day, clock, place, message = (as_text(part) for part in match.groups())
     status = _Status("IWEF".index(letter), place, message, _glog_time(day, clock))
-    origin = _Origin(event_id(record, position), _encode(as_text(record)), host)
+    origin = _Origin(event_id(record, position), msgspec.Raw(_encode(as_text(record))), host)
     return [_status_event(status, Host(name=host) if host else None, origin)]
 
 
 def _glog_time(day: str, clock: str) -> str:
     """Glog writes local time, and before its 0.5 no year."""
-    if len(day) == 4:
-        day = f"{datetime.now().year}{day}"
+    tomorrow = datetime.now() + timedelta(days=1)
+    if len(day) == 4:  # the newest such day that is not yet to come
+        day = f"{tomorrow.year - (day > f'{tomorrow:%m%d}')}{day}"
     try:
-        moment = datetime.strptime(f"{day} {clock}", "%Y%m%d %H:%M:%S.%f").astimezone()
-    except ValueError:
+        moment = datetime.strptime(f"{day} {clock}", "%Y%m%d %H:%M:%S.%f")
+        return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000)
+    except (ValueError, OverflowError):
         return timestamps.now()
-    return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000)
 
 
 def _status_event(status: _Status, host: Host | None, origin: _Origin) -> Event:
@@ -270,7 +277,7 @@ def _status_event(status: _Status, host: Host | None, origin: _Origin) -> Event:
         summary=one_line(f"osquery says ({status.place}): {status.message}"),
         host=host,
         fields={"severity": status.level, "origin": status.place, "message": status.message},
-        raw=msgspec.Raw(origin.raw),
+        raw=origin.raw,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sys
 from typing import Literal, TextIO
 
@@ -14,6 +14,7 @@ from adsbridge.components import Settings
 from adsbridge.errors import Retryable
 from adsbridge.events import Alert, Severity
 from adsbridge.parse.values import one_line
+from adsbridge.sinks._worker import Worker
 from adsbridge.sinks.base import Batch, Sink
 
 _STYLES = {
@@ -50,21 +51,41 @@ class Console(Sink):
         self._stream = stream or sys.stdout
         as_text = settings.format == "text" or (settings.format == "auto" and self._stream.isatty())
         self._terminal = Terminal(file=self._stream, soft_wrap=True, highlight=False) if as_text else None
+        self._worker = Worker(name)
 
     async def send(self, batch: Batch) -> None:
         """Print each alert; see ``Sink.send``."""
-        await asyncio.to_thread(self._print, batch)
+        await self._worker.run(lambda: self._print(batch))
 
     def _print(self, batch: Batch) -> None:
         try:
-            if self._terminal is None:
-                self._stream.write("".join(payload.decode() + "\n" for payload in batch.payloads))
-            else:
-                for alert in batch.alerts:
-                    self._terminal.print(render(alert, self._terminal))
-            self._stream.flush()
+            self._write(self._shown(batch))
         except (OSError, ValueError) as error:
             raise Retryable(f"cannot write to standard output: {error}") from error
+
+    def _shown(self, batch: Batch) -> str:
+        if self._terminal is None:
+            return "".join(payload.decode() + "\n" for payload in batch.payloads)
+        with self._terminal.capture() as captured:
+            for alert in batch.alerts:
+                self._terminal.print(render(alert, self._terminal))
+        return captured.get()
+
+    def _write(self, text: str) -> None:
+        self._stream.flush()
+        try:
+            number = self._stream.fileno()
+        except OSError:  # a stream in memory
+            self._stream.write(text)
+            return
+        # Past the stream's own buffer: a write that hangs in there would keep the process from ending.
+        view = memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        while view:
+            view = view[os.write(number, view) :]
+
+    async def close(self) -> None:
+        """End the thread; see ``Sink.close``."""
+        self._worker.stop()
 
 
 def render(alert: Alert, terminal: Terminal) -> Text:
