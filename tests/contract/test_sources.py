@@ -129,9 +129,8 @@ def taken() -> Iterator[int]:
 def test_what_cannot_start_says_so(source: type[Source], tmp_path: Path, taken: int) -> None:
     """An address in use or a folder in place of a file is a StartError that names it, and leaves nothing running."""
     (tmp_path / "folder").mkdir()
-    wrong = (
-        {"listen": f"127.0.0.1:{taken}"} if "listen" in source.Config.model_fields else {"path": tmp_path / "folder"}
-    )
+    listens = "listen" in source.Config.model_fields
+    wrong = {"listen": f"127.0.0.1:{taken}"} if listens else {"path": tmp_path / "folder"}
 
     async def run() -> None:
         one = example(source, tmp_path, **wrong)
