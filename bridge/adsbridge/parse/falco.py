@@ -18,7 +18,7 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Kubernetes, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id, raw_json
+from adsbridge.parse import as_text, decode_record, event_id, raw_json
 from adsbridge.parse.values import integer, one_line, text
 
 TEXT_DETECTION = "(Falco text output)"
@@ -102,7 +102,7 @@ def starts_text(line: bytes) -> bool:
 
 
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
-    record = decode_json(_decoder, raw)
+    record = decode_record(_decoder, raw)
     if record.output[:1] == "{":  # over gRPC with json_output, the output is the whole alert
         with suppress(ParseError):
             return _json_event(record.output.encode(), position, host)
