@@ -7,6 +7,7 @@ rows) or raises ``ParseError``. ``parse_all`` applies it to many, so that one ba
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,9 @@ from adsbridge.errors import ParseError
 from adsbridge.events import Event
 
 _T = TypeVar("_T")
+_DEEPEST = 100
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 KEPT_BYTES = 64 * 1024
 """How much of a rejected record a dead letter keeps."""
@@ -141,4 +145,28 @@ def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
     except msgspec.DecodeError as error:
         raise ParseError("not_json", str(error)) from None
     except RecursionError:
-        raise ParseError("too_deep", "the JSON nests too deeply; 100 levels are plenty for a record") from None
+        raise _too_deep() from None
+
+
+def decode_record(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
+    """Decode one record; see ``decode_json``. It nests so little that what is made of it can always be encoded."""
+    found = decode_json(decoder, record)
+    if _nests_too_deeply(record):
+        raise _too_deep()
+    return found
+
+
+def _too_deep() -> ParseError:
+    return ParseError("too_deep", f"the JSON nests too deeply; {_DEEPEST} levels are plenty for a record")
+
+
+def _nests_too_deeply(record: bytes) -> bool:
+    """Whether JSON, known to be right, has more levels than a record may have."""
+    if record.count(b"{") + record.count(b"[") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", record)):
+        depth += 1 if bracket.group() in b"{[" else -1
+        if depth > _DEEPEST:
+            return True
+    return False

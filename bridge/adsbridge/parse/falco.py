@@ -18,7 +18,7 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Kubernetes, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id, raw_json
+from adsbridge.parse import as_text, decode_record, event_id, raw_json
 from adsbridge.parse.values import integer, one_line, text
 
 TEXT_DETECTION = "(Falco text output)"
@@ -55,6 +55,14 @@ _NETWORK_FIELDS = {
     "ka.sourceips",
 }  # fmt: skip
 _NO_KUBERNETES, _NO_NETWORK = Kubernetes(), Network()
+_SUFFIX_FIELDS = {
+    "id": "container.id",
+    "name": "container.name",
+    "image": "container.image.repository",
+    "tag": "container.image.tag",
+    "pod": "k8s.pod.name",
+    "namespace": "k8s.ns.name",
+}
 _FIELD_LIST = re.compile(r" (?:\| |\()[\w.]+=")
 
 
@@ -86,11 +94,12 @@ def starts_text(line: bytes) -> bool:
 
 
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
-    record = decode_json(_decoder, raw)
+    record = decode_record(_decoder, raw)
     if record.output[:1] == "{":  # over gRPC with json_output, the output is the whole alert
         with suppress(ParseError):
             return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
+    context = fields or _appended(record.output or record.message)
     name = record.hostname or host
     return Event(
         id=event_id(raw, position),
@@ -102,8 +111,8 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         summary=_summary(record, fields),
         host=Host(name=name) if name else None,
         process=_process(fields),
-        container=_container(fields),
-        kubernetes=_kubernetes(fields),
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
@@ -204,19 +213,7 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
     match = _LINE.match(line)
     if match is None:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
-    message = match["message"]
-    container = kubernetes = None
-    start = message.rfind(_SUFFIX_START)
-    if start >= 0 and (found := _SUFFIX.match(message, start)):
-        container = _container(
-            {
-                "container.id": found["id"],
-                "container.name": found["name"],
-                "container.image.repository": found["image"],
-                "container.image.tag": found["tag"],
-            }
-        )
-        kubernetes = _kubernetes({"k8s.pod.name": found["pod"], "k8s.ns.name": found["namespace"]})
+    context = _appended(match["message"])
     return Event(
         id=event_id(raw, position),
         time=_text_time(match["time"]),
@@ -224,12 +221,19 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         source="syscall",
         detection=TEXT_DETECTION,
         severity=_SEVERITIES[match["priority"].lower()],
-        summary=one_line(message),
+        summary=one_line(match["message"]),
         host=Host(name=host) if host else None,
-        container=container,
-        kubernetes=kubernetes,
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         raw=msgspec.Raw(msgspec.json.encode(line)),
     )
+
+
+def _appended(message: str) -> dict[str, Any]:
+    """The fields that Falco appended to a message, where there is no other place to find them."""
+    start = message.rfind(_SUFFIX_START)
+    found = _SUFFIX.match(message, start) if start >= 0 else None
+    return {} if found is None else {_SUFFIX_FIELDS[name]: value for name, value in found.groupdict().items()}
 
 
 def _text_time(clock: str) -> str:

@@ -19,8 +19,8 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id, raw_json
-from adsbridge.parse.values import integer, number, one_line, text
+from adsbridge.parse import as_text, decode_record, event_id, raw_json
+from adsbridge.parse.values import image, integer, number, one_line, text
 
 STATUS_DETECTION = "osquery status"
 """The detection of a status line (osquery's own log)."""
@@ -61,7 +61,7 @@ def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> l
     """One line of osquery's to its events, none for an empty batch; see ``adsbridge.parse.Parser``."""
     if record[:1] != b"{":
         return _glog(record, position, host)
-    line = decode_json(_decoder, record)
+    line = decode_record(_decoder, record)
     if "severity" in line and "message" in line and "columns" not in line:
         return [_status(line, _Origin(event_id(record, position), raw_json(record), host))]
     rows = _rows(line)
@@ -216,9 +216,10 @@ def _container(query: str, columns: dict[str, Any]) -> Container | None:
         container_id = found[-1]
     if container_id is None:
         return None
-    image, _, tag = (text(get("image")) or text(get("container_image")) or "").partition(":")
+    repository, tag, digest = image(text(get("image")) or text(get("container_image")))
     name = text(get("container_name")) or (text(get("name")) if of_docker else None)
-    return Container(id=container_id, name=name.lstrip("/") if name else None, image=image or None, tag=tag or None)
+    name = name.lstrip("/") if name else None
+    return Container(id=container_id, name=name, image=repository, tag=tag, digest=digest)
 
 
 def _network(columns: dict[str, Any]) -> Network | None:
@@ -260,7 +261,7 @@ def _glog(record: bytes, position: bytes, host: str | None) -> list[Event]:
 def _glog_time(day: str, clock: str) -> str:
     """Glog writes local time, and before its 0.5 no year."""
     tomorrow = datetime.now() + timedelta(days=1)
-    if len(day) == 4:  # the newest such day that is not yet to come
+    if len(day) == 4:  # the newest such day; clocks may differ a little
         day = f"{tomorrow.year - (day > f'{tomorrow:%m%d}')}{day}"
     try:
         moment = datetime.strptime(f"{day} {clock}", "%Y%m%d %H:%M:%S.%f")

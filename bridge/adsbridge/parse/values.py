@@ -34,6 +34,15 @@ def number(value: str) -> int | float | str:
     return float(value) if _DECIMAL.match(value) else value
 
 
+def image(value: str | None) -> tuple[str | None, str | None, str | None]:
+    """Repository, tag and digest of an image's name; a colon before the last slash belongs to a port."""
+    name, _, digest = (value or "").partition("@")
+    repository, _, tag = name.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = name, ""
+    return repository or None, tag or None, digest or None
+
+
 def one_line(value: str) -> str:
     """One line that is safe to print: what is invisible or turns text around shown as escapes, cut to length."""
     shown = value[: SUMMARY_LENGTH + 1]

@@ -42,7 +42,7 @@ def holds(file: BinaryIO, position: Position) -> bool:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The uncompressed rotated generations of a file, oldest first."""
+    """The uncompressed rotated generations of a file that hold something, oldest first."""
     found = []
     for sibling in path.parent.glob(f"{_escaped(path.name)}*"):
         suffix = sibling.name[len(path.name) :]
@@ -51,13 +51,13 @@ def rotated(path: Path) -> list[Path]:
                 status = sibling.stat()
             except FileNotFoundError:
                 continue
-            if stat.S_ISREG(status.st_mode):
-                found.append((status.st_mtime_ns, _place(suffix[1:]), sibling))
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                found.append((_place(suffix[1:]), status.st_mtime_ns, sibling))
     return [sibling for *_, sibling in sorted(found)]
 
 
 def _place(suffix: str) -> int:
-    """The order of generations written in the same moment: 2 before 1, but 20261121 before 20261122."""
+    """The order that a suffix tells: 2 before 1, but 20261121 before 20261122; of others, the time tells it."""
     if not suffix.isdecimal():
         return 0
     return -int(suffix) if len(suffix) < 5 else int(suffix)
