@@ -125,8 +125,9 @@ def as_text(record: bytes) -> str:
 
 def raw_json(record: bytes) -> msgspec.Raw:
     """A JSON record to carry along as it came, but on one line and in UTF-8: alerts are kept as JSON lines."""
-    text = as_text(record).encode()
-    return msgspec.Raw(msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text)
+    if not record.isascii():
+        record = as_text(record).encode()
+    return msgspec.Raw(msgspec.json.format(record, indent=-1) if b"\n" in record or b"\r" in record else record)
 
 
 def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:

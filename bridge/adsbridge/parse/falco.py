@@ -49,7 +49,10 @@ _SUFFIX = re.compile(
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
-_KUBERNETES_FIELDS = {"k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.resource", "ka.verb"}
+_KUBERNETES_FIELDS = {
+    "k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.pod.name", "ka.target.resource",
+    "ka.target.name", "ka.verb",
+}  # fmt: skip
 _NETWORK_FIELDS = {
     "fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
     "ka.sourceips",
@@ -63,6 +66,12 @@ _SUFFIX_FIELDS = {
     "pod": "k8s.pod.name",
     "namespace": "k8s.ns.name",
 }
+# What Falco prints to its standard output when it ends, behind the alerts.
+_STATISTICS = re.compile(
+    rb"Events detected: \d+"
+    rb"(?:\nRule counts by severity:(?:\n   [A-Z]+: \d+)*)?"
+    rb"(?:\nTriggered rules by rule name:(?:\n   [^\n]+: \d+)*)?\s*\Z"
+)
 _FIELD_LIST = re.compile(r" (?:\| |\()[\w.]+=")
 
 
@@ -82,15 +91,17 @@ _decoder = msgspec.json.Decoder(_Record)
 
 
 def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> list[Event]:
-    """One alert of Falco's, JSON or text, to its event; see ``adsbridge.parse.Parser``."""
+    """One alert of Falco's, JSON or text, to its event, none for its closing statistics; see ``Parser``."""
     if record[:1] == b"{":
         return [_json_event(record, position, host)]
+    if _STATISTICS.match(record):
+        return []
     return [_text_event(record, position, host)]
 
 
 def starts_text(line: bytes) -> bool:
     """Whether a line starts an alert of Falco's text output (a message may hold line ends of its own)."""
-    return _LINE.match(as_text(line)) is not None
+    return _LINE.match(as_text(line)) is not None or _STATISTICS.match(line) is not None
 
 
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
@@ -100,6 +111,7 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
             return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
     context = fields or _appended(record.output or record.message)
+    shown = fields if record.output_fields is not None else _suffix(record.message or record.output)
     name = record.hostname or host
     return Event(
         id=event_id(raw, position),
@@ -113,6 +125,8 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         process=_process(fields),
         container=_container(context),
         kubernetes=_kubernetes(context),
+        container=_container(shown),
+        kubernetes=_kubernetes(shown),
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
@@ -128,12 +142,12 @@ def _time(value: str) -> str:
 
 
 def _summary(record: _Record, fields: dict[str, Any]) -> str:
-    message = record.message or _without_prefix(record.output) or record.rule
+    message = record.message or _without_prefix(record.output)
     found = _FIELD_LIST.search(message)
     command = text(fields.get("proc.cmdline"))
-    headline = message
-    if found and command:  # else the fields are all that says what happened: a cloud's or cluster's audit log
-        headline = f"{message[: found.start()]}: {command}"
+    headline = message or record.rule
+    if command and (found or not message):  # else the fields say what happened: a cloud's or cluster's audit log
+        headline = f"{message[: found.start()] if found else headline}: {command}"
         file = text(fields.get("fd.name"))
         if file and file not in command:
             headline = f"{headline} ({file})"
@@ -214,6 +228,8 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
     if match is None:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
     context = _appended(match["message"])
+    message = match["message"]
+    shown = _suffix(message)
     return Event(
         id=event_id(raw, position),
         time=_text_time(match["time"]),
@@ -225,6 +241,8 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         host=Host(name=host) if host else None,
         container=_container(context),
         kubernetes=_kubernetes(context),
+        container=_container(shown),
+        kubernetes=_kubernetes(shown),
         raw=msgspec.Raw(msgspec.json.encode(line)),
     )
 
@@ -234,6 +252,22 @@ def _appended(message: str) -> dict[str, Any]:
     start = message.rfind(_SUFFIX_START)
     found = _SUFFIX.match(message, start) if start >= 0 else None
     return {} if found is None else {_SUFFIX_FIELDS[name]: value for name, value in found.groupdict().items()}
+
+
+def _suffix(message: str) -> dict[str, Any]:
+    """The fields that Falco appends to a message; its last ones, since a command line can hold the same words."""
+    start = message.rfind(_SUFFIX_START)
+    found = _SUFFIX.match(message, start) if start >= 0 else None
+    if found is None:
+        return {}
+    return {
+        "container.id": found["id"],
+        "container.name": found["name"],
+        "container.image.repository": found["image"],
+        "container.image.tag": found["tag"],
+        "k8s.pod.name": found["pod"],
+        "k8s.ns.name": found["namespace"],
+    }
 
 
 def _text_time(clock: str) -> str:
