@@ -30,6 +30,9 @@ class ListenerSettings(Settings):
     max_body: Size = Field(4 * 2**20, description="Largest request body")
     max_connections: int = Field(512, ge=1, description="Most connections at once; further ones get 503")
     request_timeout: Duration = Field(10.0, description="Longest time for a request to arrive, and to be answered")
+    max_buffered: Size = Field(
+        64 * 2**20, description="Most bytes of bodies held at once, over all connections; further ones get 503"
+    )
     idle_timeout: Duration = Field(75.0, description="Close a connection that sends nothing for so long")
 
     @model_validator(mode="after")
@@ -41,6 +44,10 @@ class ListenerSettings(Settings):
 
 class BodyTooLarge(Exception):  # noqa: N818 - told to the client, not an error of ours
     """The request's body is larger than allowed."""
+
+
+class Overloaded(Exception):  # noqa: N818 - told to the client, not an error of ours
+    """All bodies together are larger than what may be held at once."""
 
 
 class Listener:
@@ -55,6 +62,8 @@ class Listener:
         self._settings = settings
         self._handler = handler
         self._runner: web.ServerRunner | None = None
+        self._held: dict[int, int] = {}  # request -> bytes of its body, until it is answered
+        self._buffered = 0
         self.port = settings.listen.port
 
     async def start(self) -> None:
@@ -92,6 +101,7 @@ class Listener:
 
         Raises:
             BodyTooLarge: it is larger than ``max_body``.
+            Overloaded: with it, the bodies of all requests under way are larger than ``max_buffered``.
             TimeoutError: it did not arrive within ``request_timeout``.
         """
         limit = self._settings.max_body
@@ -104,22 +114,33 @@ class Listener:
             chunks = bytearray()
             async for chunk in request.content.iter_any():
                 chunks += chunk
+                self._hold(request, len(chunk))
                 if len(chunks) > limit:
                     raise BodyTooLarge
         return bytes(chunks)
+
+    def _hold(self, request: web.BaseRequest, size: int) -> None:
+        self._held[id(request)] = self._held.get(id(request), 0) + size
+        self._buffered += size
+        if self._buffered > self._settings.max_buffered:
+            raise Overloaded
 
     async def _guarded(self, request: web.BaseRequest) -> web.Response:
         try:
             response = await self._handler(request)
         except BodyTooLarge:
             response = problem(413, f"the body is larger than {self._settings.max_body} bytes (max_body)")
+        except Overloaded:
+            response = problem(503, "too much is under way (max_buffered); send it again", **{"Retry-After": "1"})
         except TimeoutError:
             response = problem(408, f"the request took longer than {self._settings.request_timeout:g} s")
         except web.RequestPayloadError as error:
             why = str(error).rpartition("\n")[2].strip()
             response = problem(400, f"the body is not what the request's headers say: {why}")
+        finally:
+            self._buffered -= self._held.pop(id(request), 0)
         response.headers["Server"] = _SERVER
-        if response.status in {408, 413}:
+        if response.status in {408, 413, 503}:
             response.force_close()
         return response
 

@@ -159,7 +159,7 @@ class Document:
     def _scalar(self, loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> Any:
         try:
             value = loader.construct_object(node)
-        except (ValueError, KeyError, AttributeError, TypeError, OverflowError):  # the constructors check little
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError):  # the constructors check little
             kind = node.tag.rpartition(":")[2]
             self.add(place, f"{named(place)}: looks like a YAML {kind} and is none; put it in quotes")
             return None

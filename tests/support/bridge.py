@@ -46,22 +46,28 @@ def configuration(folder: Path, sinks: dict[str, dict[str, Any]], **changes: Any
 
 
 class Bridge:
-    """``adsbridge run`` on a configuration; ready when it says so to its NOTIFY_SOCKET."""
+    """``adsbridge run`` on a configuration; ready when it says so to its NOTIFY_SOCKET.
 
-    def __init__(self, config: str, folder: Path, **environment: str) -> None:
+    Args:
+        stdout: a file descriptor for its standard output; left out, that is kept in ``output``.
+    """
+
+    def __init__(self, config: str, folder: Path, *, stdout: int | None = None, **environment: str) -> None:
         self.path = folder / "adsbridge.yaml"
         self.path.write_text(config)
         self.log_path = folder / "bridge.log"
+        self._output_path = folder / "bridge.out"
         self._notify_path = folder / "notify"
         self._environment = environment
+        self._stdout = stdout
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it without waiting until it is ready."""
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("ab") as log, self._output_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adsbridge", "run", "-c", str(self.path)],
-                stdout=log,
+                stdout=output if self._stdout is None else self._stdout,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path), **self._environment},
@@ -105,7 +111,12 @@ class Bridge:
         """Send a signal and wait for the end."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the bridge did not end on {number.name}:\n{self.log}") from None
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -114,8 +125,13 @@ class Bridge:
 
     @property
     def log(self) -> str:
-        """All that it wrote."""
+        """All that it wrote to standard error."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def output(self) -> str:
+        """All that it wrote to standard output."""
+        return self._output_path.read_text(errors="replace")
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:

@@ -520,6 +520,7 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=40).map("".join)))
+@example("!!int")
 @example("sources: {a: {type: !!binary x}}")
 @example("? {a: b}\n: 1")
 @example("a: !!timestamp x\nb: !!bool x\nc: !!float x")

@@ -34,15 +34,22 @@ class Rejected(msgspec.Struct):
 
 
 class Parsed(msgspec.Struct):
-    """What came of some records."""
+    """What came of some records.
+
+    Attributes:
+        received: how many records there were.
+        size: their bytes.
+    """
 
     events: list[Event] = msgspec.field(default_factory=list)
     rejected: list[Rejected] = msgspec.field(default_factory=list)
     received: int = 0
+    size: int = 0
 
     def take(self, parser: Parser, record: bytes, position: bytes, host: str | None) -> None:
         """Parse one record into this."""
         self.received += 1
+        self.size += len(record)
         try:
             self.events.extend(parser(record, position, host=host))
         except ParseError as error:
@@ -85,25 +92,30 @@ def join_continued(
     A line that starts no record belongs to the text record before it; one behind JSON stands alone, since a
     line of JSON is always whole.
     """
-    held: tuple[bytes, bytes] | None = None
+    held: list[bytes] = []
+    held_position = b""
     for record, position in records:
-        if record[:1] != b"{" and held is not None and not starts(record):
-            held = (held[0] + b"\n" + record, held[1])
+        is_text = record[:1] != b"{"
+        if held and is_text and not starts(record):
+            held.append(record)
             continue
-        if held is not None:
-            yield held
-        held = None
-        if record[:1] != b"{" and starts(record):
-            held = (record, position)
+        if held:
+            yield b"\n".join(held), held_position
+            held = []
+        if is_text and starts(record):
+            held, held_position = [record], position
         else:
             yield record, position
-    if held is not None:
-        yield held
+    if held:
+        yield b"\n".join(held), held_position
 
 
 def event_id(record: bytes, position: bytes = b"") -> str:
     """32 hexadecimal digits from the record and its position."""
-    return hashlib.sha256(position + b"\0" + record).hexdigest()[:32]
+    digest = hashlib.sha256(record)
+    if position:
+        digest.update(b"\0" + position)
+    return digest.hexdigest()[:32]
 
 
 def as_text(record: bytes) -> str:
@@ -113,8 +125,9 @@ def as_text(record: bytes) -> str:
 
 def raw_json(record: bytes) -> msgspec.Raw:
     """A JSON record to carry along as it came, but on one line and in UTF-8: alerts are kept as JSON lines."""
-    text = as_text(record).encode()
-    return msgspec.Raw(msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text)
+    if not record.isascii():
+        record = as_text(record).encode()
+    return msgspec.Raw(msgspec.json.format(record, indent=-1) if b"\n" in record or b"\r" in record else record)
 
 
 def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:

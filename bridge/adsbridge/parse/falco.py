@@ -57,7 +57,10 @@ _SUFFIX_FIELDS = {
     "pod": "k8s.pod.name",
     "namespace": "k8s.ns.name",
 }
-_KUBERNETES_FIELDS = {"k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.resource", "ka.verb"}
+_KUBERNETES_FIELDS = {
+    "k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.pod.name", "ka.target.resource",
+    "ka.target.name", "ka.verb",
+}  # fmt: skip
 _NETWORK_FIELDS = {
     "fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
     "ka.sourceips",

@@ -29,6 +29,7 @@ _KNOWN = {
     "name", "hostIdentifier", "calendarTime", "unixTime", "epoch", "counter", "numerics",
     "decorations", "columns", "action", "diffResults", "snapshot",
 }  # fmt: skip
+_MOST_ROWS = 20_000
 _SEVERITIES = [Severity.INFORMATIONAL, Severity.LOW, Severity.HIGH, Severity.CRITICAL]
 _GLOG = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d:\d\d\.\d{6}) +\d+ ([^ \]]+:\d+)\] (.*)", re.DOTALL | re.ASCII)
 _CGROUP_ID = re.compile(r"[0-9a-f]{64}")
@@ -98,6 +99,8 @@ def _rows(line: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         found = [(action if isinstance(action, str) else "added", line["columns"])]
     else:
         raise ParseError("not_osquery", "expected 'columns', 'diffResults' or 'snapshot' beside 'name'")
+    if len(found) > _MOST_ROWS:
+        raise ParseError("too_many_rows", f"{len(found)} rows in one line; at most {_MOST_ROWS} are taken apart")
     if not all(isinstance(row, dict) for _, row in found):
         raise ParseError("wrong_shape", "each row must be an object of columns")
     return found
