@@ -3,44 +3,67 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Debian's python3 has no ensurepip: the virtual environment is made without pip, and the system's pip fills it.
+# Debian's python3 comes without ensurepip: the virtual environment is made without pip, and the system's fills it.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+SOURCES := pyproject.toml README.md $(shell find bridge strategies falco_rules packs -type f -not -name '*.pyc')
 
-.PHONY: demo test lint docs bench wheel clean
+.PHONY: demo test lint docs verify-docs bench wheel constraints clean
 
-demo: $(VENV)/run.stamp
+demo: $(VENV)/installed
 	@$(BIN)/adsbridge demo
 
-test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest
+test: $(VENV)/installed $(VENV)/tools
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
-lint: $(VENV)/dev.stamp
+lint: $(VENV)/tools
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-docs: $(VENV)/dev.stamp
+docs: $(VENV)/installed
 	@$(BIN)/python -m adsbridge.reference docs
-	@$(BIN)/adsbridge packs build
+	@$(BIN)/adsbridge packs build --root packs
 
-bench: $(VENV)/dev.stamp
-	@$(BIN)/python -m tests.bench
+verify-docs: $(VENV)/installed
+	@$(BIN)/python -m adsbridge.reference --verify docs
+	@$(BIN)/adsbridge packs build --verify --root packs
+	@$(BIN)/adsbridge packs check --root packs
 
-wheel: $(VENV)/dev.stamp
-	@$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+bench: $(VENV)/installed $(VENV)/tools
+	@$(BIN)/python tests/bench/run.py
+
+wheel: $(VENV)/installed
+
+# Pins every dependency with its hashes anew; needs pip-tools.
+COMPILE := pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header --no-annotate \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+constraints:
+	@$(COMPILE) -o constraints/build.txt constraints/build.in
+	@$(COMPILE) -c constraints/build.txt -o constraints/run.txt pyproject.toml
+	@$(COMPILE) -c constraints/build.txt -c constraints/run.txt --extra dev -o constraints/dev.txt pyproject.toml
 
 clean:
-	@rm -rf $(VENV) dist build
+	@rm -rf $(VENV) dist .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
-# What `pip install .` would fetch, each file checked against its hash; then the checkout itself.
-$(VENV)/run.stamp: constraints/run.txt constraints/build.txt pyproject.toml | $(BIN)/python
+# What adsbridge needs to run and to be built, each file checked against its hash.
+$(VENV)/dependencies: constraints/run.txt constraints/build.txt | $(BIN)/python
+	@echo "Setting up $(VENV) …"
 	@$(PIP) install --require-hashes -r constraints/run.txt -r constraints/build.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: constraints/dev.txt $(VENV)/run.stamp
+# The wheel, built and installed: what is demonstrated and tested is what an admin installs.
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES)
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -t wheel > /dev/null
+	@$(PIP) install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+$(VENV)/tools: $(VENV)/dependencies constraints/dev.txt
 	@$(PIP) install --require-hashes -r constraints/dev.txt
 	@touch $@

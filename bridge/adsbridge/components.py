@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -45,9 +45,14 @@ class Component:
     example: ClassVar[str] = ""
 
     @classmethod
+    def description(cls) -> str:
+        """Its docstring."""
+        return inspect.cleandoc(cls.__doc__ or "(not described)")
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of its docstring."""
-        return (inspect.getdoc(cls) or "").splitlines()[0]
+        return cls.description().splitlines()[0]
 
 
 @cache
@@ -57,15 +62,44 @@ def registry(kind: Kind) -> dict[str, type[Component]]:
     Raises:
         AdsbridgeError: a component of another package cannot be loaded, or takes a name that is taken.
     """
-    folder = {"sources": "sources", "enrichers": "enrich", "sinks": "sinks"}[kind]
+    folder, base = {
+        "sources": ("sources", "Source"),
+        "enrichers": ("enrich", "Enricher"),
+        "sinks": ("sinks", "Sink"),
+    }[kind]
     module = importlib.import_module(f"adsbridge.{folder}")
     found: dict[str, type[Component]] = {component.type: component for component in module.REGISTRY}
     for entry in entry_points(group=f"adsbridge.{kind}"):
-        try:
-            component = entry.load()
-        except Exception as error:
-            raise AdsbridgeError(f"entry point {entry.name} ({entry.value}) cannot be loaded: {error}") from error
+        component = _load(entry, getattr(importlib.import_module(f"{module.__name__}.base"), base))
         if component.type in found:
-            raise AdsbridgeError(f"entry point {entry.name} ({entry.value}): the type {component.type!r} is taken")
+            raise AdsbridgeError(f"{_where(entry)}: the type '{component.type}' is taken")
         found[component.type] = component
     return found
+
+
+def _load(entry: EntryPoint, base: type[Component]) -> type[Component]:
+    try:
+        component = entry.load()
+    except Exception as error:
+        raise AdsbridgeError(f"{_where(entry)} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not (isinstance(component, type) and issubclass(component, base)):
+        raise AdsbridgeError(f"{_where(entry)}: expected a class that extends {base.__module__}.{base.__name__}")
+    if missing := [name for name in dir(base) if _is_abstract(component, name)] + _unset(component, base):
+        raise AdsbridgeError(f"{_where(entry)}: the class {component.__name__} has no {', '.join(missing)}")
+    if not issubclass(component.Config, Settings):
+        raise AdsbridgeError(f"{_where(entry)}: its Config does not extend adsbridge.components.Settings")
+    return component
+
+
+def _is_abstract(component: type[Component], name: str) -> bool:
+    return getattr(getattr(component, name, None), "__isabstractmethod__", False)
+
+
+def _unset(component: type[Component], base: type[Component]) -> list[str]:
+    declared = {name for one in base.__mro__ for name in inspect.get_annotations(one)}
+    return [name for name in ("type", "Config", "sensors") if name in declared and not hasattr(component, name)]
+
+
+def _where(entry: EntryPoint) -> str:
+    package = entry.dist.name if entry.dist else "?"
+    return f"package {package}, entry point {entry.group}: {entry.name} = {entry.value}"

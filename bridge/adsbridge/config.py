@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from adsbridge.components import Kind, Settings, registry
 from adsbridge.delivery import DeliverySettings
@@ -14,7 +15,7 @@ from adsbridge.enrich.base import Enricher
 from adsbridge.enrich.labels import Labels, LabelSettings
 from adsbridge.errors import ConfigError, ContentError
 from adsbridge.listener import ListenerSettings
-from adsbridge.positions import Document, Place, suggestion
+from adsbridge.positions import Document, Place, named
 from adsbridge.processing import Processing, SuppressionSettings
 from adsbridge.reachability import World, impossible
 from adsbridge.routing import Route, Router
@@ -23,6 +24,7 @@ from adsbridge.sources.base import Source
 from adsbridge.spool import SpoolSettings
 from adsbridge.strategy import Strategies, load
 from adsbridge.units import Address, Duration, ListenAddress
+from adsbridge.wording import suggestion
 
 ENVIRONMENT = "ADSBRIDGE_CONFIG"
 """Environment variable that names the configuration file."""
@@ -51,12 +53,25 @@ class StrategySettings(Settings):
                 raise ValueError(f"{folder} is no folder")
         return folders
 
+    @field_validator("link")
+    @classmethod
+    def _fills_in(cls, link: str) -> str:
+        if unknown := set(re.findall(r"\{[^{}]*\}", link)) - {"{id}", "{file}"}:
+            raise ValueError(f"{', '.join(sorted(unknown))} is not filled in; expected {{id}} or {{file}}")
+        return link
+
 
 class LogSettings(Settings):
     """The bridge's own log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least important level written")
     format: Literal["auto", "text", "json"] = Field("auto", description="auto: text in a terminal, else json")
+
+
+def _route_or_sinks(value: Any) -> Any:
+    if value != "route" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ValueError("expected 'route', or a list of sinks")
+    return value
 
 
 class General(Settings):
@@ -68,7 +83,7 @@ class General(Settings):
     unmatched: list[str] | None = Field(
         None, description="Sinks of what no route matches; left out: all sinks; []: dropped and counted"
     )
-    unclaimed: Literal["route"] | list[str] = Field(
+    unclaimed: Annotated[Literal["route"] | list[str], BeforeValidator(_route_or_sinks)] = Field(
         "route", description="Sinks of what no strategy claims, or 'route' to treat it like the rest"
     )
     spool: SpoolSettings = SpoolSettings()
@@ -140,7 +155,7 @@ def read(path: Path) -> Config:
         ConfigError: it cannot be read, or is wrong; tells every mistake.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ConfigError([f"{path}: {reason}; `adsbridge init` writes one to start from"]) from None
@@ -150,7 +165,7 @@ def read(path: Path) -> Config:
 def parse(text: str, filename: str = "<default>") -> Config:
     """The configuration in a text; see ``read``."""
     document = Document(text, filename, interpolate=True)
-    if document.mistakes:
+    if document.data is None and document.mistakes:
         raise ConfigError(document.report())
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
@@ -172,25 +187,24 @@ class _Reading:
     def config(self) -> Config | None:
         for key in self._data.keys() - {*_SECTIONS, *General.model_fields}:
             known = [*_SECTIONS, *General.model_fields]
-            self._document.add((key,), f"{key}: unknown key{suggestion(key, known)}")
-        rest = {key: value for key, value in self._data.items() if key in General.model_fields}
-        general = self._document.validate(General, rest)
+            self._document.add((key,), f"{named((key,))}: unknown key{suggestion(key, known)}", of_key=True)
+        general = self._document.validate(General, self._general())
         sources = self._sources()
         sinks = self._sinks()
-        enrichers = self._enrichers(general)
-        routes = self._routes(sinks)
-        strategies = self._strategies(general)
+        enrichers = self._enrichers()
+        routes = self._routes()
+        for key in ("unmatched", "unclaimed"):
+            self._check_sinks((key,), self._data.get(key))
+        strategies = self._strategies()
+        self._check_reachable(routes, strategies)
         if general is None or strategies is None:
             return None
-        self._check_sinks_exist(general, sinks)
-        sensors = {sensor for source in sources.values() for sensor in source.component.sensors}
-        labels = dict(general.labels)
-        world = World(frozenset(sensors), frozenset(strategies.all), labels)
-        if sources:
-            for place, message in impossible([route for _, route in routes], world):
-                index = routes[cast("int", place[0])][0]
-                self._document.add(("routes", index, *place[1:]), message)
         return Config(general, sources, enrichers, sinks, [route for _, route in routes], strategies)
+
+    def _general(self) -> dict[str, Any]:
+        """The general settings; a section with nothing in it is as good as left out, but ``admin: null`` is said."""
+        given = {key: value for key, value in self._data.items() if key in General.model_fields}
+        return {key: value for key, value in given.items() if value is not None or key == "admin"}
 
     def _components(self, kind: Kind) -> list[tuple[str, str, dict[str, Any], Place]]:
         """(name, type, settings, place) of each component in a section whose type is known."""
@@ -205,9 +219,9 @@ class _Reading:
             place: Place = (kind, name)
             if not isinstance(settings, dict) or not isinstance(settings.get("type"), str):
                 known = ", ".join(sorted(registry(kind)))
-                self._document.add(place, f"{kind}.{name}: expected a 'type', one of {known}")
+                self._document.add(place, f"{named(place)}: expected a 'type', one of {known}")
             elif settings["type"] not in registry(kind):
-                message = f"{kind}.{name}.type: there is no {settings['type']}"
+                message = f"{named(place)}.type: there is no '{settings['type']}' among the {kind}"
                 self._document.add((*place, "type"), message + suggestion(settings["type"], registry(kind)))
             else:
                 own = {key: value for key, value in settings.items() if key != "type"}
@@ -220,7 +234,7 @@ class _Reading:
             self._document.add(("sources",), "sources: at least one is needed")
         for name, kind, own, place in self._components("sources"):
             component = cast("type[Source]", registry("sources")[kind])
-            settings = self._document.validate(component.Config, own, place)
+            settings = self._document.validate(component.Config, own, place, ["type"])
             if settings is not None:
                 found[name] = SourceConfig(component, settings)
         return found
@@ -231,58 +245,89 @@ class _Reading:
             self._document.add(("sinks",), "sinks: at least one is needed")
         for name, kind, own, place in self._components("sinks"):
             component = cast("type[Sink]", registry("sinks")[kind])
-            shared = {key: own.pop(key) for key in ("batch", "retry") if key in own}
-            settings = self._document.validate(component.Config, own, place)
+            shared = {key: own.pop(key) for key in DeliverySettings.model_fields if key in own}
+            settings = self._document.validate(component.Config, own, place, ["type", *DeliverySettings.model_fields])
             delivery = self._document.validate(DeliverySettings, shared, place)
             if settings is not None and delivery is not None:
                 found[name] = SinkConfig(component, settings, delivery)
         return found
 
-    def _enrichers(self, general: General | None) -> dict[str, tuple[type[Enricher], Settings]]:
+    def _enrichers(self) -> dict[str, tuple[type[Enricher], Settings]]:
         found: dict[str, tuple[type[Enricher], Settings]] = {}
         for name, kind, own, place in self._components("enrichers"):
             component = cast("type[Enricher]", registry("enrichers")[kind])
-            settings = self._document.validate(component.Config, own, place)
+            settings = self._document.validate(component.Config, own, place, ["type"])
             if settings is not None:
                 found[name] = (component, settings)
         return found
 
-    def _routes(self, sinks: dict[str, SinkConfig]) -> list[tuple[int, Route]]:
+    def _routes(self) -> list[tuple[int, Route]]:
         section = self._data.get("routes") or []
         if not isinstance(section, list):
             self._document.add(("routes",), "routes: expected a list of routes")
             return []
         found: list[tuple[int, Route]] = []
+        lines: dict[Any, str] = {}
         for index, item in enumerate(section):
-            route = self._document.validate(Route, item, ("routes", index))
-            if route is None:
-                continue
-            if route.name in {other.name for _, other in found}:
-                self._document.add(
-                    ("routes", index, "name"), f"routes.{index}.name: another route is called '{route.name}'"
-                )
-            self._check_sinks(route.sinks, ("routes", index, "sinks"))
-            found.append((index, route))
+            place: Place = ("routes", index)
+            route = self._document.validate(Route, item, place)
+            if route is not None:
+                found.append((index, route))
+            if isinstance(item, dict):
+                self._check_sinks((*place, "sinks"), item.get("sinks"))
+                self._check_name((*place, "name"), item.get("name"), lines)
         return found
 
-    def _check_sinks_exist(self, general: General, sinks: dict[str, SinkConfig]) -> None:
-        self._check_sinks(general.unmatched or [], ("unmatched",))
-        if not isinstance(general.unclaimed, str):
-            self._check_sinks(general.unclaimed, ("unclaimed",))
+    def _check_name(self, place: Place, name: Any, taken: dict[Any, str]) -> None:
+        if not isinstance(name, str):
+            return
+        if name in taken:
+            self._document.add(place, f"{named(place)}: the route at {taken[name]} is called '{name}' already")
+        else:
+            taken[name] = self._document.where(place)
 
-    def _check_sinks(self, names: Sequence[str], place: Place) -> None:
+    def _check_sinks(self, place: Place, names: Any) -> None:
         known = self._data.get("sinks")
         known = known if isinstance(known, dict) else {}
-        where = ".".join(map(str, place))
-        for index, name in enumerate(names):
-            if name not in known:
-                self._document.add((*place, index), f"{where}: no sink is called '{name}'{suggestion(name, known)}")
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name not in known:
+                message = f"{named(place)}: no sink is called '{name}'{suggestion(name, known)}"
+                self._document.add((*place, index), message)
 
-    def _strategies(self, general: General | None) -> Strategies | None:
-        settings = general.strategies if general else StrategySettings()
+    def _check_reachable(self, routes: list[tuple[int, Route]], strategies: Strategies | None) -> None:
+        labels = self._data.get("labels") or {}
+        known = isinstance(labels, dict) and self._document.is_whole(("labels",))
+        world = World(
+            sensors=self._sensors(),
+            known_sensors=_sensors_of(registry("sources")),
+            strategies=frozenset(strategies.all) if strategies else None,
+            labels=labels if known else None,
+            unclaimed_is_routed=self._data.get("unclaimed", "route") == "route",
+        )
+        for place, message in impossible([route for _, route in routes], world):
+            where = ("routes", routes[cast("int", place[0])][0], *place[1:])
+            self._document.add(where, f"{named(where)}: {message}")
+
+    def _sensors(self) -> frozenset[str] | None:
+        """The sensors that the sources bring, even those with wrong settings; ``None`` if one has a wrong type."""
+        section = self._data.get("sources")
+        sources = section.values() if isinstance(section, dict) else []
+        types = {str(source.get("type")) if isinstance(source, dict) else "" for source in sources}
+        return _sensors_of(types) if types and types <= registry("sources").keys() else None
+
+    def _strategies(self) -> Strategies | None:
+        """The strategies; ``None`` if they, or where to find them, are wrong."""
         try:
+            settings = StrategySettings.model_validate(self._data.get("strategies") or {})
             return Strategies(load(settings.folders), settings.link)
+        except ValidationError:  # told with the general settings
+            return None
         except ContentError as error:
             for line in str(error).splitlines():
                 self._document.add(("strategies",), f"strategies: {line}")
             return None
+
+
+def _sensors_of(types: Iterable[str]) -> frozenset[str]:
+    components = [cast("type[Source]", registry("sources")[kind]) for kind in types]
+    return frozenset(sensor for component in components for sensor in component.sensors)

@@ -38,9 +38,6 @@ def _says(description: str) -> Meta:
 class _Part(Struct, omit_defaults=True, gc=False):
     """A part of an alert; what is unknown is left out of its JSON."""
 
-    def __bool__(self) -> bool:
-        return any(getattr(self, name) is not None for name in self.__struct_fields__)
-
 
 class Host(_Part):
     """The machine that the sensor runs on."""
@@ -114,7 +111,7 @@ class Attack(_Part):
     successor: Annotated[str | None, _says("The id that replaced it, if ATT&CK revoked it")] = None
 
 
-class Event(Struct, omit_defaults=True, kw_only=True):
+class Event(Struct, omit_defaults=True, gc=False):
     """What a sensor reported."""
 
     id: Annotated[str, _says("Derived from the record and its position: the same record has the same id each time")]
@@ -141,7 +138,7 @@ class Event(Struct, omit_defaults=True, kw_only=True):
     ] = Raw(b"null")
 
 
-class Alert(Event, omit_defaults=True, kw_only=True):
+class Alert(Event, omit_defaults=True, gc=False):
     """An event with what the bridge knows of it; what sinks receive."""
 
     strategy: Annotated[StrategyRef | None, _says("The strategy that claims the detection")] = None
@@ -156,6 +153,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Alert)
 encode = _encoder.encode
 """Alert to its native JSON."""
+encode_lines = _encoder.encode_lines
+"""Alerts to their native JSON, a line each."""
 
 
 def decode(payload: bytes) -> Alert:
@@ -169,7 +168,4 @@ def decode(payload: bytes) -> Alert:
 
 def to_alert(event: Event) -> Alert:
     """The alert of an event, not yet tagged."""
-    return Alert(**{name: getattr(event, name) for name in _EVENT_FIELDS})
-
-
-_EVENT_FIELDS = Event.__struct_fields__
+    return Alert(*msgspec.structs.astuple(event))

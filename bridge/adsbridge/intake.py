@@ -22,7 +22,8 @@ from adsbridge.spool import Commit, Spool
 from adsbridge.store import DeadLetter
 
 _BATCH = 500  # events
-_QUEUED = 5000  # events handed in but not yet under way, over all sources
+_BATCH_SIZE = 4 * 2**20  # bytes of records
+_QUEUED = 8 * 2**20  # bytes of records handed in but not yet under way, over all sources
 _COMMITS = 2  # under way at once: one writes while the next is made
 log = structlog.get_logger()
 
@@ -59,7 +60,7 @@ class Intake:
             while self._queued >= _QUEUED:
                 await self._changed.wait()
             self._queue.append(_Submission(source, parsed, checkpoint, done))
-            self._queued += len(parsed.events)
+            self._queued += parsed.size
             self._changed.notify_all()
         return done
 
@@ -101,13 +102,14 @@ class Intake:
 
     def _take(self) -> list[_Submission]:
         """The next submissions of one source, up to a batch; each source's stay in order."""
-        batch: list[_Submission] = []
-        events = 0
-        while self._queue and events < _BATCH and self._queue[0].source == (batch or self._queue)[0].source:
+        batch = [self._queue.popleft()]
+        events, size = len(batch[0].parsed.events), batch[0].parsed.size
+        while self._queue and self._queue[0].source == batch[0].source and events < _BATCH and size < _BATCH_SIZE:
             submission = self._queue.popleft()
             batch.append(submission)
             events += len(submission.parsed.events)
-        self._queued -= events
+            size += submission.parsed.size
+        self._queued -= size
         return batch
 
     async def _commit(self, batch: list[_Submission]) -> None:

@@ -52,7 +52,7 @@ def _rows(letter: DeadLetter, config: Config) -> list[Row]:
     if letter.stage == "delivery":
         if letter.component not in config.sinks:
             raise ParseError("no_sink", f"the configuration has no sink '{letter.component}' any more")
-        return [Row((letter.component,), [letter.payload], timestamps.to_ns(decode(letter.payload).time))]
+        return [Row((letter.component,), letter.payload + b"\n", 1, timestamps.to_ns(decode(letter.payload).time))]
     if len(letter.payload) >= KEPT_BYTES:
         raise ParseError("cut", f"only its first {KEPT_BYTES} bytes were kept")
     events = detect.parse(letter.payload, b"dead-letter:%d" % letter.id)

@@ -6,7 +6,9 @@ in a string. The records inside it are found by what every record has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ import msgspec
 
 from adsbridge.errors import ParseError
 from adsbridge.parse import Parsed, decode_json, detect, join_continued
+
+STDIN = Path("-")
+"""Standard input."""
+
+_STATUS = {
+    "s": "severity", "f": "filename", "i": "line", "m": "message", "h": "hostIdentifier", "c": "calendarTime",
+    "u": "unixTime",
+}  # fmt: skip
+"""The names of a status line's values as osquery hands them to an extension, and as it writes them itself."""
 
 _decoder = msgspec.json.Decoder()
 _encode = msgspec.json.encode
@@ -25,15 +36,18 @@ def read(path: Path) -> Iterator[tuple[bytes, bytes]]:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open(0, "rb", closefd=False) if path == STDIN else path.open("rb") as file:
         first = file.readline()
         if _starts_document(first):
-            document = _decoded(first + file.read())
+            text = first + file.read()
+            document = _decoded(text)
             if document is not None:
                 yield from ((record, b"%d" % place) for place, record in enumerate(inside(document)))
                 return
-        file.seek(0)
-        lines = ((line.rstrip(b"\r\n"), b"%d" % place) for place, line in enumerate(file) if line.strip())
+            all_lines: Iterable[bytes] = BytesIO(text)
+        else:
+            all_lines = chain([first], file)  # standard input cannot go back
+        lines = ((line.rstrip(b"\r\n"), b"%d" % place) for place, line in enumerate(all_lines) if line.strip())
         for line, position in join_continued(lines, detect.starts_text):
             yield from _opened(line, position)
 
@@ -60,6 +74,8 @@ def inside(value: Any) -> Iterator[bytes]:
     if isinstance(value, str):
         value = _decoded(value.encode()) if value[:1] in {"{", "["} else None
     if isinstance(value, dict):
+        if value.keys() == _STATUS.keys():
+            value = {_STATUS[key]: part for key, part in value.items()}
         if _is_record(value):
             yield _encode(value)
             return

@@ -65,15 +65,17 @@ def _kind(shape: shapes.Type, many: bool) -> str:
     return f"list of {name}s" if many else name
 
 
-def settings_rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def settings_rows(
+    model: type[BaseModel], prefix: str = "", required: str = "required"
+) -> Iterator[tuple[str, str, str]]:
     """(key, default, meaning) of every setting, nested ones with their path."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         nested = _nested(field.annotation)
         if nested is not None and nested not in {Match, Route}:
-            yield from settings_rows(nested, f"{key}.")
+            yield from settings_rows(nested, f"{key}.", f"needed in {key}" if field.default is None else required)
         else:
-            yield key, _default(field), field.description or ""
+            yield key, required if field.is_required() else _default(field), field.description or ""
 
 
 def _nested(annotation: Any) -> type[Settings] | None:
@@ -82,10 +84,8 @@ def _nested(annotation: Any) -> type[Settings] | None:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
     if field.default_factory is not None:
-        return "see there"
+        return "by the system"
     value = field.default
     described = repr(field.metadata)
     if value is None or isinstance(value, Match):
@@ -131,8 +131,9 @@ def configuration_page() -> str:
     ]
     for kind in KINDS:
         parts.append(f"## {kind}")
-        parts.append("Names, each with its settings and its `type`:")
-        parts += [_component(component) for component in registry(kind).values()]
+        components = registry(kind).values()
+        parts.append("Names, each with its settings and its `type`:" if components else "None come with adsbridge.")
+        parts += [_component(component) for component in components]
     parts += [
         "## Every sink",
         "Every sink has these, too:",
@@ -142,10 +143,10 @@ def configuration_page() -> str:
 
 
 def _component(component: type[Component]) -> str:
-    doc = "\n".join(line.strip() for line in (component.__doc__ or "").splitlines()).strip()
     rows = _table(("Key", "Default", "Meaning"), _code(settings_rows(component.Config)))
     example = "\n".join(f"  {line}" for line in component.example.splitlines())
-    return f"### {component.type}\n\n{doc}\n\n```yaml\nmine:\n  type: {component.type}\n{example}\n```\n\n{rows}"
+    example = f"```yaml\nmine:\n  type: {component.type}\n{example}\n```"
+    return "\n\n".join([f"### {component.type}", component.description(), example, rows])
 
 
 def _code(rows: Iterator[tuple[str, str, str]]) -> Iterator[tuple[str, ...]]:

@@ -16,6 +16,7 @@ from pydantic import Field
 from adsbridge import attack
 from adsbridge.components import Settings
 from adsbridge.events import Alert, Severity
+from adsbridge.parse.values import one_line
 from adsbridge.units import OneOrMore, globs
 
 
@@ -49,10 +50,22 @@ class Route(Settings):
 
 @dataclass(frozen=True)
 class Condition:
-    """One test of an alert, with its words."""
+    """One test of an alert, with its words.
+
+    Attributes:
+        words: what it wants.
+        holds: whether an alert fulfils it.
+        found: what an alert has instead; nothing where the words say enough.
+    """
 
     words: str
     holds: Callable[[Alert], bool]
+    found: Callable[[Alert], str] = lambda _: ""
+
+    def unmet(self, alert: Alert) -> str:
+        """What it wants, and what the alert has instead."""
+        found = self.found(alert)
+        return f"{self.words} (it is {one_line(found)})" if found else self.words
 
 
 class Decision(NamedTuple):
@@ -76,12 +89,16 @@ def _one(key: str, patterns: Sequence[str], value: Callable[[Alert], str | None]
         found = value(alert)
         return found is not None and matches(found)
 
-    return Condition(f"{key} is {' or '.join(patterns)}", holds)
+    return Condition(f"{key} {' or '.join(patterns)}", holds, lambda alert: value(alert) or "unknown")
 
 
 def _several(key: str, patterns: Sequence[str], values: Callable[[Alert], Any]) -> Condition:
     matches = globs(patterns)
-    return Condition(f"{key} has {' or '.join(patterns)}", lambda alert: any(matches(value) for value in values(alert)))
+    return Condition(
+        f"{key} {' or '.join(patterns)}",
+        lambda alert: any(matches(value) for value in values(alert)),
+        lambda alert: ", ".join(sorted(values(alert))) or "unknown",
+    )
 
 
 def _images(alert: Alert) -> list[str]:
@@ -124,7 +141,11 @@ def conditions(match: Match) -> list[Condition]:
 
 def _at_least(severity: Severity) -> Condition:
     rank = severity.rank
-    return Condition(f"severity is at least {severity}", lambda alert: alert.severity.rank >= rank)
+    return Condition(
+        f"severity at least {severity}",
+        lambda alert: alert.severity.rank >= rank,
+        lambda alert: alert.severity,
+    )
 
 
 def _label(name: str) -> Callable[[Alert], str | None]:
@@ -193,7 +214,7 @@ class Router:
         result: list[tuple[str, str]] = []
         stopped_by = ""
         for route, tests in self._routes:
-            failed = [test.words for test in tests if not test.holds(alert)]
+            failed = [test.unmet(alert) for test in tests if not test.holds(alert)]
             if stopped_by:
                 result.append((route.name, f"not tried: {stopped_by} took it and does not continue"))
             elif failed:

@@ -50,10 +50,17 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 
 
 class Row(msgspec.Struct):
-    """Alerts to keep for the sinks that want them."""
+    """Alerts to keep for the sinks that want them.
+
+    Attributes:
+        lines: the alerts' native JSON, each with a line end.
+        count: how many there are.
+        oldest: the earliest of their times, nanoseconds since the epoch.
+    """
 
     sinks: tuple[str, ...]
-    payloads: list[bytes]
+    lines: bytes
+    count: int
     oldest: int
 
 
@@ -198,14 +205,14 @@ class Store:
 
     def append(self, row: Row) -> None:
         """Keep alerts."""
-        packed = self._zstd()[0].compress(b"\n".join(row.payloads))
+        packed = self._zstd()[0].compress(row.lines)
         batch = self._db.execute(
             "INSERT INTO batches (created, oldest, count, bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            (time.time_ns(), row.oldest, len(row.payloads), len(packed), packed),
+            (time.time_ns(), row.oldest, row.count, len(packed), packed),
         ).lastrowid
         self._db.executemany("INSERT INTO pending VALUES (?, ?)", [(sink, batch) for sink in row.sinks])
         self.tally.size += len(packed)
-        self.tally.alerts.update(dict.fromkeys(row.sinks, len(row.payloads)))
+        self.tally.alerts.update(dict.fromkeys(row.sinks, row.count))
 
     def waiting(self, sink: str, after: int, alerts: int) -> list[Waiting]:
         """The next batches that a sink wants, behind batch ``after``, until they hold so many alerts."""
@@ -217,7 +224,7 @@ class Store:
         )
         for identity, oldest, packed in rows:
             try:
-                batch = Waiting(identity, oldest, self._zstd()[1].decompress(packed).split(b"\n"))
+                batch = Waiting(identity, oldest, self._zstd()[1].decompress(packed).splitlines())
             except zstandard.ZstdError:
                 batch = Waiting(identity, oldest, [packed], damaged=True)
             found.append(batch)

@@ -106,13 +106,16 @@ class Strategy(_Model):
     validation: list[Validation] = Field(min_length=1)
     path: Path = Field(exclude=True)
     body: str = Field(exclude=True)
+    places: list[str] = Field(exclude=True)
+    """``file:line:column`` of its id, then of each detection."""
 
     @model_validator(mode="after")
     def _techniques_are_named(self) -> Strategy:
         known = {technique.id for technique in self.techniques}
-        for detection in self.detections:
+        for index, detection in enumerate(self.detections):
             if unknown := set(detection.techniques) - known:
-                raise ValueError(f"{detection.name}: {', '.join(sorted(unknown))} not among the techniques above")
+                names = ", ".join(sorted(unknown))
+                raise ValueError(f"detections.{index}.techniques: {names} is not among the strategy's techniques")
         return self
 
     def attacks(self, detection: Detection) -> list[Attack]:
@@ -131,23 +134,16 @@ class Strategies:
     Args:
         strategies: what ``load`` returned.
         link: template of the link on each alert; ``{id}`` and ``{file}`` are filled in.
+
+    Raises:
+        ContentError: strategies have the same id, or claim the same detection.
     """
 
     def __init__(self, strategies: Sequence[Strategy], link: str = "strategies/{file}") -> None:
         self.all = {strategy.id: strategy for strategy in strategies}
         self._refs = {strategy.id: _reference(strategy, link) for strategy in strategies}
-        self._claims: dict[tuple[str, str], tuple[Strategy, Detection]] = {}
-        for strategy in strategies:
-            for detection in strategy.detections:
-                self._claim(strategy, detection)
+        self._claims = _claims(strategies)
         self._find = lru_cache(maxsize=4096)(self._look_up)
-
-    def _claim(self, strategy: Strategy, detection: Detection) -> None:
-        key = (detection.sensor, detection.name)
-        if key in self._claims:
-            other = self._claims[key][0]
-            raise ContentError(f"{strategy.path}:1: {detection.name} belongs to {other.id} already; name it once")
-        self._claims[key] = (strategy, detection)
 
     def find(self, sensor: str, detection: str) -> tuple[Strategy, Detection] | None:
         """The strategy that claims a detection, and how; ``None`` when none does.
@@ -176,16 +172,41 @@ class Strategies:
         alert.strategy = self._refs[strategy.id]
         alert.attack = strategy.attacks(detection)
         alert.severity = _severity(event, strategy, detection)
+        if event.detection != detection.name:  # the prefix of a pack's query only hides its name
+            alert.summary = alert.summary.replace(event.detection, detection.name, 1)
         return alert
 
 
+def _claims(strategies: Sequence[Strategy]) -> dict[tuple[str, str], tuple[Strategy, Detection]]:
+    """Who claims which detection, by sensor and name; each id and each detection once."""
+    claims: dict[tuple[str, str], tuple[Strategy, Detection]] = {}
+    taken: dict[str | tuple[str, str], str] = {}
+    mistakes = []
+    for strategy in strategies:
+        keys: list[str | tuple[str, str]] = [strategy.id]
+        keys += [(detection.sensor, detection.name) for detection in strategy.detections]
+        for key, place in zip(keys, strategy.places, strict=True):
+            if key in taken:
+                name = key if isinstance(key, str) else f"{key[0]} '{key[1]}'"
+                mistakes.append(f"{place}: {name} stands at {taken[key]} already; keep one")
+            taken.setdefault(key, place)
+        for detection in strategy.detections:
+            claims[detection.sensor, detection.name] = strategy, detection
+    if mistakes:
+        raise ContentError("\n".join(mistakes))
+    return claims
+
+
 def _severity(event: Event, strategy: Strategy, detection: Detection) -> Severity:
-    """The detection's own word, else Falco's priority; osquery has no word of its own but the strategy's."""
+    """The detection's own word, else Falco's priority; osquery has no word of its own but the strategy's.
+
+    What osquery saw disappear, or saw there from the beginning, is told as little as it was.
+    """
+    if event.action in {"removed", "initial"}:
+        return event.severity
     if detection.severity is not None:
         return detection.severity
-    if event.sensor == "osquery" and event.action not in {"removed", "initial"}:
-        return strategy.priority
-    return event.severity
+    return strategy.priority if event.sensor == "osquery" else event.severity
 
 
 def _reference(strategy: Strategy, link: str) -> StrategyRef:
@@ -207,19 +228,21 @@ def load(folders: Iterable[Path] = ()) -> list[Strategy]:
     """The strategies that adsbridge brings, then those in the folders given.
 
     Raises:
-        ContentError: a file is wrong; says every mistake with file, line and column.
+        ContentError: files are wrong; says every mistake with file, line and column.
     """
     strategies: list[Strategy] = []
     mistakes: list[str] = []
     for folder in (content.folder("strategies"), *folders):
-        for path in walk(folder, ".md"):
+        try:
+            paths = list(walk(folder, ".md"))
+        except OSError as error:
+            mistakes.append(f"{folder}: cannot read: {error.strerror}")
+            continue
+        for path in paths:
             try:
                 strategies.append(read(path))
             except ContentError as error:
                 mistakes.append(str(error))
-    for strategy in strategies:
-        if sum(other.id == strategy.id for other in strategies) > 1:
-            mistakes.append(f"{strategy.path}:1:1: the id {strategy.id} is taken by another strategy")
     if mistakes:
         raise ContentError("\n".join(mistakes))
     return strategies
@@ -232,24 +255,48 @@ def read(path: Path) -> Strategy:
         ContentError: front matter or sections are wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ContentError(f"{path}: cannot read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ContentError(f"{path}:1:1: cannot read: {reason}") from None
     found = _FRONT_MATTER.match(text)
     if found is None:
         raise ContentError(f"{path}:1:1: expected YAML front matter between two lines of '---'")
     document = Document(found[1], str(path), first_line=2)
-    headings = _HEADING.findall(found[2])
-    if tuple(headings) != SECTIONS:
-        expected = next(
-            (want for want, have in zip(SECTIONS, [*headings, *SECTIONS], strict=False) if want != have),
-            "none",
-        )
-        document.add((), f"expected Palantir's sections in order; the first that differs is '{expected}'")
     strategy = None
-    if not document.mistakes:
-        data = document.data if isinstance(document.data, dict) else {}
-        strategy = document.validate(Strategy, {**data, "path": path, "body": found[2]})
-    if strategy is None or document.mistakes:
-        raise ContentError("\n".join(document.report()))
+    if document.data is not None or not document.mistakes:
+        strategy = _validated(document, path, found[2])
+    misplaced = _misplaced_section(text, found.start(2))
+    mistakes = [*document.report(), *([f"{path}:{misplaced}"] if misplaced else [])]
+    if strategy is None or mistakes:
+        raise ContentError("\n".join(mistakes))
     return strategy
+
+
+def _validated(document: Document, path: Path, body: str) -> Strategy | None:
+    data = document.data
+    if not isinstance(data, dict):
+        document.add((), "expected keys like id, title and detections")
+        return None
+    detections = data.get("detections")
+    count = len(detections) if isinstance(detections, list) else 0
+    places = [document.where(place) for place in (("id",), *(("detections", index) for index in range(count)))]
+    for key in data.keys() & _OURS:
+        document.add((key,), f"{key}: unknown key", of_key=True)
+    return document.validate(Strategy, {**data, "path": path, "body": body, "places": places})
+
+
+_OURS = {"path", "body", "places"}
+
+
+def _misplaced_section(text: str, start: int) -> str | None:
+    """``line:column: text`` of the first heading that is not Palantir's next; ``None`` if all stand in order."""
+    headings = list(_HEADING.finditer(text, start))
+    for index, heading in enumerate(headings):
+        expected = f"'## {SECTIONS[index]}'" if index < len(SECTIONS) else "no further section"
+        if expected != f"'## {heading[1]}'":
+            line = text.count("\n", 0, heading.start()) + 1
+            return f"{line}:1: expected {expected} here, found '## {heading[1]}'"
+    if len(headings) < len(SECTIONS):
+        return f"{text.count(chr(10)) + 1}:1: expected '## {SECTIONS[len(headings)]}'; the file ends without it"
+    return None

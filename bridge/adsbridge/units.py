@@ -11,10 +11,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)\Z", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|KB|MB|GB)\Z")
+_SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB|KB|MB|GB)\Z", re.ASCII)
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_HOST_PORT = re.compile(r"(?:\[([\da-fA-F:.]+(?:%\w+)?)\]|([\w.-]+)):(\d{1,5})\Z", re.ASCII)
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -78,11 +79,10 @@ class Address(NamedTuple):
 def _address(value: Any) -> Address:
     if isinstance(value, Address):
         return value
-    host, _, port = str(value).rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    found = _HOST_PORT.match(value) if isinstance(value, str) else None
+    if found is None or int(found[3]) > 65535:
         raise ValueError("expected HOST:PORT, like 127.0.0.1:2801 or [::1]:2801")
-    return Address(host, int(port))
+    return Address(found[1] or found[2], int(found[3]))
 
 
 ListenAddress = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]

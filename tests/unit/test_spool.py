@@ -31,7 +31,7 @@ async def opened(path: Path, metrics: Metrics | None = None, **settings: object)
 
 
 def commit(*alerts: bytes, sinks: tuple[str, ...] = ("soc",)) -> Commit:
-    return Commit(rows=[Row(sinks, list(alerts), 1)])
+    return Commit(rows=[Row(sinks, b"".join(alert + b"\n" for alert in alerts), len(alerts), 1)])
 
 
 def noise(size: int = 4000) -> bytes:
@@ -82,7 +82,7 @@ def test_alerts_checkpoint_and_dead_letters_become_durable_together(tmp_path: Pa
 
     async def test() -> None:
         async with opened(path) as spool:
-            await spool.commit(Commit([Row(("soc",), [b"a"], 1)], {"falco": "7"}, [letter]))
+            await spool.commit(Commit([Row(("soc",), b"a\n", 1, 1)], {"falco": "7"}, [letter]))
         async with opened(path) as spool:
             assert await spool.checkpoint("falco") == "7"
             assert await waiting(spool) == [b"a"]
@@ -95,7 +95,7 @@ def test_alerts_checkpoint_and_dead_letters_become_durable_together(tmp_path: Pa
 def test_one_bad_commit_does_not_fail_those_that_share_its_transaction(tmp_path: Path) -> None:
     """Only the commit at fault raises; its neighbours in the group are durable."""
     path = tmp_path / "spool.db"
-    bad = Commit(rows=[Row(("soc",), [b"bad"], 2**70)])  # larger than SQLite's integers
+    bad = Commit(rows=[Row(("soc",), b"bad\n", 1, 2**70)])  # larger than SQLite's integers
 
     async def test() -> None:
         async with opened(path) as spool:
@@ -465,7 +465,7 @@ def test_the_age_of_what_waits_counts_from_its_acceptance(tmp_path: Path) -> Non
 
     async def test() -> None:
         async with opened(tmp_path / "spool.db", max_age="1h") as spool:
-            await spool.commit(Commit(rows=[Row(("soc",), [b"a"], time.time_ns() - 10**15)]))
+            await spool.commit(Commit(rows=[Row(("soc",), b"a\n", 1, time.time_ns() - 10**15)]))
             await spool.expire()
             assert spool.depths == {"soc": 1}
 

@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def row(*alerts: str, sinks: tuple[str, ...] = ("soc",), oldest: int = 1) -> Row:
-    return Row(sinks, [alert.encode() for alert in alerts], oldest)
+    return Row(sinks, "".join(f"{alert}\n" for alert in alerts).encode(), len(alerts), oldest)
 
 
 def append(store: Store, *rows: Row) -> None:
@@ -303,7 +303,7 @@ class Operations(RuleBasedStateMachine):
         store = self.store if here else self.other
         with store.transaction():
             for size in sizes:
-                store.append(Row(tuple(sorted(sinks)), [os.urandom(20).hex().encode()] * size, 1))
+                store.append(Row(tuple(sorted(sinks)), (os.urandom(20).hex() + "\n").encode() * size, size, 1))
         first = self.appended + 1
         self.appended += len(sizes)
         return multiple(*range(first, self.appended + 1))

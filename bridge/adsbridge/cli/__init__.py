@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adsbridge import __version__, logs
-from adsbridge.cli import check, components, demo, explain, packs, queue, replay, run
+from adsbridge.cli import check, components, demo, explain, packs, queue, replay, run, strategies
 from adsbridge.errors import AdsbridgeError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(check.check)
 app.command()(check.init)
 app.command()(explain.explain)
 app.command()(replay.replay)
+app.command()(strategies.strategies)
 app.command()(components.components)
 app.add_typer(queue.app, name="queue")
 app.add_typer(packs.app, name="packs")

@@ -14,6 +14,7 @@ from adsbridge.config import Config
 from adsbridge.errors import ConfigError
 from adsbridge.pipeline import check_sink
 from adsbridge.spool import probe as probe_spool
+from adsbridge.wording import plural
 
 
 def check(
@@ -30,9 +31,9 @@ def check(
     except ConfigError as error:
         for mistake in error.mistakes:
             typer.echo(mistake, err=True)
-        typer.echo(f"{len(error.mistakes)} mistake(s)", err=True)
+        typer.echo(plural(len(error.mistakes), "mistake"), err=True)
         raise typer.Exit(2) from None
-    typer.echo(_counts(loaded))
+    typer.echo(f"{config or 'safe defaults'}: {_counts(loaded)}")
     problems = [] if offline else asyncio.run(_problems(loaded))
     for problem in problems:
         typer.echo(problem, err=True)
@@ -42,18 +43,21 @@ def check(
 
 
 def _counts(config: Config) -> str:
-    return (
-        f"{len(config.sources)} source(s), {len(config.routes)} route(s), {len(config.sinks)} sink(s),"
-        f" {len(config.strategies.all)} strategies"
-    )
+    counts = {"source": config.sources, "route": config.routes, "sink": config.sinks}
+    parts = [plural(len(found), word) for word, found in counts.items()]
+    return f"{', '.join(parts)}, {len(config.strategies.all)} strategies"
 
 
 async def _problems(config: Config) -> list[str]:
     names = list(config.sinks)
     answers = await asyncio.gather(*(check_sink(name, config.sinks[name]) for name in names))
-    found = [f"sink {name}: {answer}" for name, answer in zip(names, answers, strict=True) if answer]
+    told = [
+        f"sink {name}: {answer.removeprefix(f'sink {name}: ')}"
+        for name, answer in zip(names, answers, strict=True)
+        if answer
+    ]
     spool = probe_spool(config.general.spool)
-    return [*found, f"spool: {spool}"] if spool else found
+    return [*told, f"spool: {spool}"] if spool else told
 
 
 def init(

@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from adsbridge.components import KINDS, registry
+from adsbridge.components import KINDS, Component, Kind, registry
+from adsbridge.delivery import DeliverySettings
 from adsbridge.reference import settings_rows
+from adsbridge.wording import suggestion
 
 
 def components(
     name: Annotated[str | None, typer.Argument(help="Show the settings of this one.")] = None,
 ) -> None:
-    """List sources, enrichers and sinks, or show one's settings. Exit status 1: there is none of that name."""
+    """List sources, enrichers and sinks, or show one's settings.
+
+    Exit status: 0; 1 there is none of that name; 2 one that another package brings cannot be loaded.
+    """
     found = False
     for kind in KINDS:
         for component in registry(kind).values():
@@ -21,9 +26,15 @@ def components(
                 typer.echo(f"{kind:<10} {component.type:<16} {component.summary()}")
             elif component.type == name:
                 found = True
-                typer.echo(f"{kind}: {component.type}\n{component.__doc__}\n")
-                for key, default, description in settings_rows(component.Config):
-                    typer.echo(f"  {key:<20} {default:<16} {description}")
+                typer.echo(_described(kind, component))
     if name is not None and not found:
-        typer.echo(f"there is no component '{name}'", err=True)
+        known = {component.type for kind in KINDS for component in registry(kind).values()}
+        typer.echo(f"there is no component '{name}'{suggestion(name, known)}", err=True)
         raise typer.Exit(1)
+
+
+def _described(kind: Kind, component: type[Component]) -> str:
+    rows = [*settings_rows(component.Config), *(settings_rows(DeliverySettings) if kind == "sinks" else ())]
+    example = [f"    {line}" for line in (f"type: {component.type}", *component.example.splitlines())]
+    settings = [f"  {key:<22} {default:<18} {description}" for key, default, description in rows]
+    return "\n".join([f"{kind}:", "  mine:", *example, "", component.description(), "", *settings])

@@ -11,24 +11,26 @@ from typing import Annotated
 import typer
 
 from adsbridge import logs
+from adsbridge.cli.options import OptionalFilesArgument
 from adsbridge.demo import show as demonstration
 from adsbridge.demo.show import Outcome
 from adsbridge.metrics import Metrics
 
 
 def demo(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Recordings of Falco and osquery to show instead of our own.")
-    ] = None,
+    files: OptionalFilesArgument = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per alert, nothing else on stdout.")] = False,
 ) -> None:
     """Show the bridge at work: recorded Falco and osquery events through the pipeline that `run` starts.
 
-    Exit status: 0 if every alert that was fed was delivered, 1 if not, 2 if it cannot start.
+    Without a file, recordings that come with adsbridge are shown.
+
+    Exit status: 0 what was fed was delivered, and what could not be understood is a dead letter; 1 something is
+    missing; 2 it cannot start.
     """
     logs.configure("warning")
     if not json:
-        typer.echo(_INTRODUCTION, err=False)
+        typer.echo(_OWN_STORY if not files else _INTRODUCTION)
     try:
         with tempfile.TemporaryDirectory(prefix="adsbridge-demo-") as folder:
             chosen = files or demonstration.builtin()
@@ -42,21 +44,30 @@ def demo(
 
 
 _INTRODUCTION = """\
-Recorded Falco and osquery events, sent over HTTP and through files as the sensors do, become alerts:
+Recorded Falco and osquery events, sent over HTTP and through files as the
+sensors do, become alerts:
 """
+_OWN_STORY = """\
+A container of a web shop was taken over. What Falco and osquery tell of it
+goes over HTTP and through files, as these sensors send it, and comes out as
+alerts. Where a strategy claims what was seen, the alert says what to do first.
+"""
+_WHY_HELD_BACK = " (there before osquery first looked: not news)"
 
 
 def _summary(outcome: Outcome) -> str:
     metrics = outcome.metrics
+    held_back = metrics.total(metrics.suppressed)
     fed = ", ".join(f"{count} by {source}" for source, count in sorted(outcome.fed.items()))
     lines = [
         "",
         f"received   {sum(outcome.fed.values())} records: {fed}",
-        f"tagged     {_listed(metrics, 'tagged')} by strategy; no strategy: {_listed(metrics, 'untagged')}",
+        f"tagged     {_listed(metrics, 'tagged')}; no strategy: {_listed(metrics, 'untagged')}",
         f"delivered  {outcome.delivered} of {outcome.expected} alerts to the webhook, signature checked",
-        f"held back  {_listed(metrics, 'suppressed')}",
+        f"repeated   {outcome.repeated or 'none'}",
+        f"held back  {_listed(metrics, 'suppressed')}{_WHY_HELD_BACK if held_back else ''}",
         f"dropped    {_listed(metrics, 'dropped')}",
-        f"unreadable {_listed(metrics, 'dead_letters')}",
+        f"unreadable {outcome.unreadable or 'none'}; dead letters: {_listed(metrics, 'dead_letters')}",
     ]
     lines += [f"MISSING    {one}" for one in outcome.missing] + [f"NOT FED    {one}" for one in outcome.extra]
     lines.append("all that was fed was delivered" if outcome.right else "what was delivered differs from what was fed")

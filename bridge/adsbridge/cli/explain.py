@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from adsbridge.cli.options import ConfigOption, load
+from adsbridge.cli.options import ConfigOption, FileArgument, load
 from adsbridge.cli.replay import read_events
 from adsbridge.metrics import Metrics
 from adsbridge.parse.values import one_line
@@ -16,7 +14,7 @@ from adsbridge.processing import Processing, Routed
 
 
 def explain(
-    file: Annotated[Path, typer.Argument(help="File with Falco's or osquery's output.")],
+    file: FileArgument,
     config: ConfigOption = None,
 ) -> None:
     """Say for each event which strategy and routes it hits, and why not the others.
@@ -41,8 +39,11 @@ def _explanation(routed: Routed, processing: Processing) -> list[str]:
     if suppressed:
         return [*lines, f"  held back {suppressed}: what was there before the query first ran is not news"]
     lines += [f"  route     {name}: {why}" for name, why in processing.router.explain(alert)]
-    by = f" (by default: {decision.default})" if decision.default else ""
+    by = f" (by default: {_DEFAULTS[decision.default]})" if decision.default else ""
     return [*lines, f"  sinks     {', '.join(decision.sinks) or 'none: it is dropped and counted'}{by}"]
+
+
+_DEFAULTS = {"unmatched": "no route takes it", "unclaimed": "no strategy claims it"}
 
 
 def _strategy(routed: Routed) -> str:

@@ -21,8 +21,12 @@ def build(
 ) -> None:
     """Write each pack's .conf from its .sql files."""
     root = root or content.folder("packs")
+    queries = packs.load_packs(root)
+    if not queries:
+        typer.echo(_none(root), err=True)
+        raise typer.Exit(1)
     stale = False
-    for pack, text in packs.render_all(packs.load_packs(root)).items():
+    for pack, text in packs.render_all(queries).items():
         path = root / f"{pack}.conf"
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
@@ -41,7 +45,7 @@ def check(root: Root = None) -> None:
     """Prepare every query against osquery's tables, which osquery itself does not do. Exit status 1: a mistake."""
     try:
         queries = packs.load_packs(root or content.folder("packs"))
-        mistakes = packs.check(queries, packs.load_schema())
+        mistakes = packs.check(queries, packs.load_schema()) if queries else [_none(root)]
     except AdsbridgeError as error:
         mistakes = str(error).splitlines()
     for mistake in mistakes:
@@ -49,3 +53,7 @@ def check(root: Root = None) -> None:
     if mistakes:
         raise typer.Exit(1)
     typer.echo(f"{len(queries)} queries are right")
+
+
+def _none(root: Path | None) -> str:
+    return f"{root}: no query; expected one folder per pack, with a .sql file per query"

@@ -10,18 +10,17 @@ from typing import Annotated
 import typer
 
 from adsbridge import recordings
-from adsbridge.cli.options import ConfigOption, load
+from adsbridge.cli.options import ConfigOption, FilesArgument, load
 from adsbridge.config import Config
 from adsbridge.events import Event, encode
 from adsbridge.metrics import Metrics
 from adsbridge.pipeline import deliver_once
 from adsbridge.processing import Routed, rows
-
-Files = Annotated[list[Path], typer.Argument(help="Files with Falco's or osquery's output, or captures of it.")]
+from adsbridge.wording import plural
 
 
 def replay(
-    files: Files,
+    files: FilesArgument,
     config: ConfigOption = None,
     deliver: Annotated[bool, typer.Option("--deliver", help="Deliver the alerts to the sinks, too.")] = False,
 ) -> None:
@@ -44,7 +43,7 @@ def replay(
             if deliver:
                 routed.append(one)
     sys.stdout.buffer.flush()
-    typer.echo(f"{alerts} alert(s), {suppressed} suppressed, {rejected} not understood", err=True)
+    typer.echo(f"{plural(alerts, 'alert')}, {suppressed} suppressed, {rejected} not understood", err=True)
     delivered = _deliver(loaded, routed) if deliver else True
     if rejected or not delivered:
         raise typer.Exit(1)
@@ -52,11 +51,9 @@ def replay(
 
 def read_events(path: Path) -> tuple[list[Event], int]:
     """A file's events, and how many records were not understood; those are told on standard error."""
-    try:
-        parsed = recordings.parse(path)
-    except OSError as error:
-        typer.echo(f"{path}: {error.strerror}", err=True)
-        return [], 1
+    parsed = recordings.parse(path)
+    if not parsed.received:
+        typer.echo(f"{path}: holds no record of Falco's or osquery's", err=True)
     for one in parsed.rejected[:5]:
         typer.echo(f"{path}: {one.reason}: {one.detail}", err=True)
     if (more := len(parsed.rejected) - 5) > 0:
@@ -67,5 +64,5 @@ def read_events(path: Path) -> tuple[list[Event], int]:
 def _deliver(config: Config, routed: list[Routed]) -> bool:
     left = asyncio.run(deliver_once(config, rows(routed)))
     for name, count in left.items():
-        typer.echo(f"sink {name}: {count} alert(s) not delivered", err=True)
+        typer.echo(f"sink {name}: {plural(count, 'alert')} not delivered", err=True)
     return not left

@@ -8,6 +8,9 @@ from functools import cached_property
 
 from adsbridge.components import Component, Settings
 from adsbridge.events import Alert, decode
+from adsbridge.parse import event_id
+
+_HEAD = len('{"id":"') + 32
 
 
 class Batch:
@@ -22,6 +25,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.payloads)
+
+    @cached_property
+    def id(self) -> str:
+        """The same for the same alerts, each time: made from their ids, which stand first in their JSON."""
+        return event_id(b"".join(payload[:_HEAD] for payload in self.payloads))
 
     @cached_property
     def alerts(self) -> list[Alert]:

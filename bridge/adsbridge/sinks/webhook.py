@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from adsbridge import __version__
 from adsbridge.components import Settings
 from adsbridge.errors import Permanent, Retryable, StartError
-from adsbridge.parse import event_id
 from adsbridge.parse.values import one_line
 from adsbridge.sinks.base import Batch, Sink
 from adsbridge.tls import ClientTls
@@ -120,7 +119,7 @@ class Webhook(Sink):
             (payload,) = batch.payloads
             await self._post(payload, batch.alerts[0].id)
         else:
-            await self._post(b"[" + b",".join(batch.payloads) + b"]", event_id(b"\n".join(batch.payloads)))
+            await self._post(b"[%b]" % b",".join(batch.payloads), batch.id)
 
     async def _post(self, body: bytes, identity: str) -> None:
         assert self._session is not None, "open() comes first"  # noqa: S101
