@@ -239,7 +239,7 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
         with Bridge(right, tmp_path) as running, kept_alive(running.source_url("http")) as connection:
             for wrong, told in (
                 (right.replace('"webhook"', '"webhok"').replace('"poll"', '"pol"'), "did you mean 'webhook'"),
-                ("sources: [", "this is not YAML"),
+                ("sources: [", "cannot be read as YAML"),
                 ("", "sinks: at least one is needed"),
             ):
                 reload(running, wrong, accepted=False)

@@ -49,6 +49,14 @@ _SUFFIX = re.compile(
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
+_SUFFIX_FIELDS = {
+    "id": "container.id",
+    "name": "container.name",
+    "image": "container.image.repository",
+    "tag": "container.image.tag",
+    "pod": "k8s.pod.name",
+    "namespace": "k8s.ns.name",
+}
 _KUBERNETES_FIELDS = {
     "k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.pod.name", "ka.target.resource",
     "ka.target.name", "ka.verb",
@@ -58,14 +66,6 @@ _NETWORK_FIELDS = {
     "ka.sourceips",
 }  # fmt: skip
 _NO_KUBERNETES, _NO_NETWORK = Kubernetes(), Network()
-_SUFFIX_FIELDS = {
-    "id": "container.id",
-    "name": "container.name",
-    "image": "container.image.repository",
-    "tag": "container.image.tag",
-    "pod": "k8s.pod.name",
-    "namespace": "k8s.ns.name",
-}
 # What Falco prints to its standard output when it ends, behind the alerts.
 _STATISTICS = re.compile(
     rb"Events detected: \d+"
@@ -111,7 +111,6 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
             return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
     context = fields or _appended(record.output or record.message)
-    shown = fields if record.output_fields is not None else _suffix(record.message or record.output)
     name = record.hostname or host
     return Event(
         id=event_id(raw, position),
@@ -125,8 +124,6 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         process=_process(fields),
         container=_container(context),
         kubernetes=_kubernetes(context),
-        container=_container(shown),
-        kubernetes=_kubernetes(shown),
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
@@ -228,8 +225,6 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
     if match is None:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
     context = _appended(match["message"])
-    message = match["message"]
-    shown = _suffix(message)
     return Event(
         id=event_id(raw, position),
         time=_text_time(match["time"]),
@@ -241,8 +236,6 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         host=Host(name=host) if host else None,
         container=_container(context),
         kubernetes=_kubernetes(context),
-        container=_container(shown),
-        kubernetes=_kubernetes(shown),
         raw=msgspec.Raw(msgspec.json.encode(line)),
     )
 
@@ -252,22 +245,6 @@ def _appended(message: str) -> dict[str, Any]:
     start = message.rfind(_SUFFIX_START)
     found = _SUFFIX.match(message, start) if start >= 0 else None
     return {} if found is None else {_SUFFIX_FIELDS[name]: value for name, value in found.groupdict().items()}
-
-
-def _suffix(message: str) -> dict[str, Any]:
-    """The fields that Falco appends to a message; its last ones, since a command line can hold the same words."""
-    start = message.rfind(_SUFFIX_START)
-    found = _SUFFIX.match(message, start) if start >= 0 else None
-    if found is None:
-        return {}
-    return {
-        "container.id": found["id"],
-        "container.name": found["name"],
-        "container.image.repository": found["image"],
-        "container.image.tag": found["tag"],
-        "k8s.pod.name": found["pod"],
-        "k8s.ns.name": found["namespace"],
-    }
 
 
 def _text_time(clock: str) -> str:
