@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -269,6 +270,8 @@ async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
         finally:
             for sink in sinks.values():
                 await sink.close()
-            left = {name: spool.depth(name) for name in sinks if spool.depth(name)}
+            left = Counter({name: spool.depth(name) for name in sinks})
+            for (name, _), refused in metrics.total(metrics.dead_letters).items():
+                left[name] += int(refused)
             await spool.close()
-    return left
+    return +left

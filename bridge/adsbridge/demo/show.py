@@ -87,7 +87,7 @@ class _Feed:
         self.unreadable += len(parsed.rejected)
         source = self._source(record, parsed)
         self.fed[source] += 1
-        for one in await self._processing.process(parsed.events, Metrics()):
+        for one in await self._processing.replay(parsed.events):
             if source == "falco_http" and one.alert.id in self._known:
                 self.repeated += 1
             elif not one.suppressed:
