@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
+from prometheus_client import Gauge
 from pydantic import Field
 
 from adsbridge.components import Settings
@@ -59,11 +60,15 @@ class Breaker:
 
     Closed, everything passes. After so many failures in a row it opens: nothing is tried for a pause. Then it
     is half open: one alert probes. Its success closes the breaker, its failure opens it again.
+
+    Args:
+        gauge: shows whether it is open.
     """
 
-    def __init__(self, settings: RetrySettings) -> None:
+    def __init__(self, settings: RetrySettings, gauge: Gauge) -> None:
         self._settings = settings
-        self.failures = 0
+        self._gauge = gauge
+        self.succeeded()
 
     @property
     def open(self) -> bool:
@@ -73,10 +78,12 @@ class Breaker:
     def succeeded(self) -> None:
         """A request went through."""
         self.failures = 0
+        self._gauge.set(0)
 
     def failed(self, retry_after: float | None) -> float:
         """A request failed; the seconds to wait before the next."""
         self.failures += 1
+        self._gauge.set(self.open)
         longest = self._settings.max_wait
         wait = min(self._settings.first_wait * 2.0 ** min(self.failures - 1, 30), longest)
         if self.open:
@@ -90,13 +97,14 @@ class Delivery:
 
     def __init__(self, sink: Sink, settings: DeliverySettings, spool: Spool, metrics: Metrics) -> None:
         self.sink = sink
-        self.breaker = Breaker(settings.retry)
+        self.breaker = Breaker(settings.retry, metrics.breaker.labels(sink.name))
         self.settings = settings
         self._batching, self._retry = settings.batch, settings.retry
         self._spool = spool
         self._metrics = metrics
         self._after = 0
         self._draining = asyncio.Event()
+        self._leaving = False
         self._dead: list[DeadLetter] = []
 
     async def run(self) -> None:
@@ -107,10 +115,17 @@ class Delivery:
                 waiting = await self._next()
                 if waiting and not await self._bring(waiting):
                     return
-            except SpoolError as error:
-                log.error("cannot work with the spool; trying again", sink=self.sink.name, error=str(error))
+            except Exception as error:
+                if isinstance(error, SpoolError):
+                    log.error("cannot work with the spool; trying again", sink=self.sink.name, error=str(error))
+                else:
+                    log.exception("delivery has a defect; trying again", sink=self.sink.name)
                 await self._pause(_LOOK_AGAIN)
+                if self._draining.is_set():
+                    return
                 continue
+            if self._leaving:
+                return
             if waiting:
                 continue
             if self._draining.is_set():
@@ -119,6 +134,11 @@ class Delivery:
 
     def drain(self) -> None:
         """Deliver what waits, then stop; stop at the first failure."""
+        self._draining.set()
+
+    def leave(self) -> None:
+        """Stop after what is under way; another delivery takes over what waits."""
+        self._leaving = True
         self._draining.set()
 
     async def _wait_for_more(self, seen: int) -> None:
@@ -142,21 +162,23 @@ class Delivery:
 
     async def _bring(self, waiting: Sequence[Waiting]) -> bool:
         """Deliver batches; ``False`` if draining cut it short, and what is left stays in the spool."""
-        payloads = [payload for batch in waiting for payload in batch.payloads]
+        self._dead = []
+        for batch in waiting:
+            if batch.damaged:
+                self._bury(batch.payloads, Permanent("the spool holds it damaged"), "damaged", 0)
+        payloads = [payload for batch in waiting if not batch.damaged for payload in batch.payloads]
         oldest = min(batch.oldest for batch in waiting)
         for request in self._requests(payloads):
             if not await self._send(request):
                 return False
             self._metrics.latency.labels(self.sink.name).observe(max(0.0, (time.time_ns() - oldest) / 1e9))
-        dead, self._dead = self._dead, []
-        await self._settle(waiting, len(payloads), dead)
+        await self._settle([batch.id for batch in waiting])
         return True
 
-    async def _settle(self, waiting: Sequence[Waiting], count: int, dead: Sequence[DeadLetter]) -> None:
-        batches = [batch.id for batch in waiting]
+    async def _settle(self, batches: Sequence[int]) -> None:
         while True:
             try:
-                await self._spool.done(self.sink.name, batches, count, dead)
+                await self._spool.done(self.sink.name, batches, self._dead)
                 break
             except SpoolError as error:
                 if self._draining.is_set():
@@ -167,16 +189,16 @@ class Delivery:
 
     def _requests(self, payloads: Sequence[bytes]) -> list[Sequence[bytes]]:
         """Cut into requests by the batch limits; one alert larger than a request goes alone."""
+        most = min(self._batching.max_alerts, self.sink.most or self._batching.max_alerts)
         requests: list[Sequence[bytes]] = []
         start = size = 0
         for index, payload in enumerate(payloads):
-            if index > start and (
-                index - start >= self._batching.max_alerts or size + len(payload) > self._batching.max_size
-            ):
+            if index > start and (index - start >= most or size + len(payload) > self._batching.max_size):
                 requests.append(payloads[start:index])
                 start, size = index, 0
             size += len(payload)
-        requests.append(payloads[start:])
+        if payloads:
+            requests.append(payloads[start:])
         return requests
 
     async def _send(self, payloads: Sequence[bytes]) -> bool:
@@ -231,7 +253,6 @@ class Delivery:
             if self.breaker.failures:
                 log.info("delivering again", sink=name)
             self.breaker.succeeded()
-            self._metrics.breaker.labels(name).set(0)
             self._metrics.attempts.labels(name, "delivered").inc()
             self._metrics.delivered.labels(name).inc(len(payloads))
             return None
@@ -240,7 +261,6 @@ class Delivery:
 
     async def _wait_to_retry(self, error: SendError, count: int) -> bool:
         wait = self.breaker.failed(error.retry_after if isinstance(error, Retryable) else None)
-        self._metrics.breaker.labels(self.sink.name).set(self.breaker.open)
         if self._draining.is_set():
             return False
         if self.breaker.failures in {1, self._retry.breaker_failures}:

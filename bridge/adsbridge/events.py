@@ -153,6 +153,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Alert)
 encode = _encoder.encode
 """Alert to its native JSON."""
+encode_lines = _encoder.encode_lines
+"""Alerts to their native JSON, a line each."""
 
 
 def decode(payload: bytes) -> Alert:

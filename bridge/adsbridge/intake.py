@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
@@ -21,7 +22,8 @@ from adsbridge.spool import Commit, Spool
 from adsbridge.store import DeadLetter
 
 _BATCH = 500  # events
-_QUEUED = 5000  # events handed in but not yet under way, over all sources
+_BATCH_SIZE = 4 * 2**20  # bytes of records
+_QUEUED = 8 * 2**20  # bytes of records handed in but not yet under way, over all sources
 _COMMITS = 2  # under way at once: one writes while the next is made
 log = structlog.get_logger()
 
@@ -49,7 +51,7 @@ class Intake:
         self._commits: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._told: set[tuple[str, str]] = set()
-        self._closing = False
+        self._closing = self._paused = False
 
     async def submit(self, source: str, parsed: Parsed, checkpoint: str | None = None) -> asyncio.Future[None]:
         """See ``adsbridge.sources.base.Intake.submit``."""
@@ -58,7 +60,7 @@ class Intake:
             while self._queued >= _QUEUED:
                 await self._changed.wait()
             self._queue.append(_Submission(source, parsed, checkpoint, done))
-            self._queued += len(parsed.events)
+            self._queued += parsed.size
             self._changed.notify_all()
         return done
 
@@ -70,7 +72,7 @@ class Intake:
         """Process submissions until ``close`` was called and none is left."""
         while True:
             async with self._changed:
-                while not (self._queue or self._closing) or len(self._commits) >= _COMMITS:
+                while self._paused or not (self._queue or self._closing) or len(self._commits) >= _COMMITS:
                     await self._changed.wait()
                 if not self._queue:
                     break
@@ -81,6 +83,17 @@ class Intake:
             await asyncio.sleep(0)
         await asyncio.gather(*self._commits)
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Begin nothing meanwhile; what is handed in waits."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._paused = False
+                self._changed.notify_all()
+
     async def close(self) -> None:
         """Let ``run`` finish what was handed in."""
         async with self._changed:
@@ -89,13 +102,14 @@ class Intake:
 
     def _take(self) -> list[_Submission]:
         """The next submissions of one source, up to a batch; each source's stay in order."""
-        batch: list[_Submission] = []
-        events = 0
-        while self._queue and events < _BATCH and self._queue[0].source == (batch or self._queue)[0].source:
+        batch = [self._queue.popleft()]
+        events, size = len(batch[0].parsed.events), batch[0].parsed.size
+        while self._queue and self._queue[0].source == batch[0].source and events < _BATCH and size < _BATCH_SIZE:
             submission = self._queue.popleft()
             batch.append(submission)
             events += len(submission.parsed.events)
-        self._queued -= events
+            size += submission.parsed.size
+        self._queued -= size
         return batch
 
     async def _commit(self, batch: list[_Submission]) -> None:

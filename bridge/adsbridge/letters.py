@@ -36,13 +36,14 @@ def retry(store: Store, chosen: Sequence[DeadLetter], config: Config) -> tuple[i
     for letter in chosen:
         try:
             again = _rows(letter, config)
-        except ParseError as error:
+        except (ParseError, msgspec.MsgspecError) as error:
             stayed.append((letter, str(error)))
             continue
         with store.transaction():
+            if not store.forget_dead_letters([letter.id]):
+                continue  # another put it back meanwhile
             for row in again:
                 store.append(row)
-            store.forget_dead_letters([letter.id])
         back += 1
     return back, stayed
 
@@ -51,7 +52,7 @@ def _rows(letter: DeadLetter, config: Config) -> list[Row]:
     if letter.stage == "delivery":
         if letter.component not in config.sinks:
             raise ParseError("no_sink", f"the configuration has no sink '{letter.component}' any more")
-        return [Row((letter.component,), [letter.payload], timestamps.to_ns(decode(letter.payload).time))]
+        return [Row((letter.component,), letter.payload + b"\n", 1, timestamps.to_ns(decode(letter.payload).time))]
     if len(letter.payload) >= KEPT_BYTES:
         raise ParseError("cut", f"only its first {KEPT_BYTES} bytes were kept")
     events = detect.parse(letter.payload, b"dead-letter:%d" % letter.id)

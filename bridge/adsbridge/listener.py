@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from adsbridge.errors import StartError
 from adsbridge.tls import ServerTls
 from adsbridge.units import Duration, ListenAddress, Size
 
+_LINGER = 1.0  # seconds that a connection refused may go on before it is closed
+_SERVER = f"adsbridge/{__version__}"
 Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
@@ -27,6 +30,9 @@ class ListenerSettings(Settings):
     max_body: Size = Field(4 * 2**20, description="Largest request body")
     max_connections: int = Field(512, ge=1, description="Most connections at once; further ones get 503")
     request_timeout: Duration = Field(10.0, description="Longest time for a request to arrive, and to be answered")
+    max_buffered: Size = Field(
+        64 * 2**20, description="Most bytes of bodies held at once, over all connections; further ones get 503"
+    )
     idle_timeout: Duration = Field(75.0, description="Close a connection that sends nothing for so long")
 
     @model_validator(mode="after")
@@ -38,6 +44,10 @@ class ListenerSettings(Settings):
 
 class BodyTooLarge(Exception):  # noqa: N818 - told to the client, not an error of ours
     """The request's body is larger than allowed."""
+
+
+class Overloaded(Exception):  # noqa: N818 - told to the client, not an error of ours
+    """All bodies together are larger than what may be held at once."""
 
 
 class Listener:
@@ -52,6 +62,8 @@ class Listener:
         self._settings = settings
         self._handler = handler
         self._runner: web.ServerRunner | None = None
+        self._held: dict[int, int] = {}  # request -> bytes of its body, until it is answered
+        self._buffered = 0
         self.port = settings.listen.port
 
     async def start(self) -> None:
@@ -63,10 +75,10 @@ class Listener:
         settings = self._settings
         server = _LimitedServer(
             self._guarded,
-            limit=settings.max_connections,
+            settings,
             access_log=None,
             keepalive_timeout=settings.idle_timeout,
-            lingering_time=1.0,
+            lingering_time=_LINGER,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=settings.request_timeout)
         await self._runner.setup()
@@ -89,27 +101,46 @@ class Listener:
 
         Raises:
             BodyTooLarge: it is larger than ``max_body``.
+            Overloaded: with it, the bodies of all requests under way are larger than ``max_buffered``.
             TimeoutError: it did not arrive within ``request_timeout``.
         """
         limit = self._settings.max_body
         if (request.content_length or 0) > limit:
             raise BodyTooLarge
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         async with asyncio.timeout(self._settings.request_timeout):
             chunks = bytearray()
             async for chunk in request.content.iter_any():
                 chunks += chunk
+                self._hold(request, len(chunk))
                 if len(chunks) > limit:
                     raise BodyTooLarge
         return bytes(chunks)
+
+    def _hold(self, request: web.BaseRequest, size: int) -> None:
+        self._held[id(request)] = self._held.get(id(request), 0) + size
+        self._buffered += size
+        if self._buffered > self._settings.max_buffered:
+            raise Overloaded
 
     async def _guarded(self, request: web.BaseRequest) -> web.Response:
         try:
             response = await self._handler(request)
         except BodyTooLarge:
             response = problem(413, f"the body is larger than {self._settings.max_body} bytes (max_body)")
+        except Overloaded:
+            response = problem(503, "too much is under way (max_buffered); send it again", **{"Retry-After": "1"})
         except TimeoutError:
             response = problem(408, f"the request took longer than {self._settings.request_timeout:g} s")
-        if response.status in {408, 413}:
+        except web.RequestPayloadError as error:
+            why = str(error).rpartition("\n")[2].strip()
+            response = problem(400, f"the body is not what the request's headers say: {why}")
+        finally:
+            self._buffered -= self._held.pop(id(request), 0)
+        response.headers["Server"] = _SERVER
+        if response.status in {408, 413, 503}:
             response.force_close()
         return response
 
@@ -120,21 +151,31 @@ def problem(status: int, detail: str, **headers: str) -> web.Response:
 
 
 class _LimitedServer(web.Server):
-    def __init__(self, handler: Any, *, limit: int, **options: Any) -> None:
+    """Refuses connections beyond the limit, and gives up those whose client takes no answers."""
+
+    def __init__(self, handler: Any, settings: ListenerSettings, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._limit = limit
+        self._settings = settings
+        self._refused: set[web.RequestHandler] = set()
 
-    def __call__(self) -> Any:
-        return super().__call__() if len(self.connections) < self._limit else _Refusal()
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        connection = transport.get_extra_info("socket")
+        patience = int(self._settings.request_timeout * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        if len(self.connections) - len(self._refused) > self._settings.max_connections:
+            self._refuse(handler, transport)
 
-
-class _Refusal(asyncio.Protocol):
-    """Answers a connection beyond the limit and closes it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server's transport
+    def _refuse(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        self._refused.add(handler)
+        transport.pause_reading()
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n"
-            + f"Server: adsbridge/{__version__}\r\n\r\n".encode()
+            + f"Server: {_SERVER}\r\n\r\n".encode()
         )
-        transport.close()
+        # Closed at once, what the client has sent unread would reset the connection before it reads the answer.
+        asyncio.get_running_loop().call_later(_LINGER, transport.close)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._refused.discard(handler)

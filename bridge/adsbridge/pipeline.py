@@ -24,6 +24,7 @@ from adsbridge.spool import Commit, Spool, SpoolSettings
 from adsbridge.store import Row
 
 _HOUSEKEEPING = 30.0  # seconds between looks at ages and sizes in the spool
+_CLOSING = 5.0  # seconds for a sink to let go of its connections and files
 log = structlog.get_logger()
 
 MakeSink = Callable[[str, SinkConfig], Sink]
@@ -61,8 +62,8 @@ class Pipeline:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Alerts in the spool that wait for each sink."""
-        return {name: self._spool.depth(name) for name in self._config.sinks}
+        """Alerts in the spool, by sink that they wait for."""
+        return self._spool.depths
 
     @property
     def admin_port(self) -> int | None:
@@ -91,6 +92,7 @@ class Pipeline:
         except BaseException:
             await self.stop()
             raise
+        self._tell_strays()
         self._in_background(self._housekeeping())
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -106,11 +108,13 @@ class Pipeline:
     async def _start_sink(self, name: str, config: SinkConfig) -> None:
         sink = self._make_sink(name, config)
         await sink.open()
+        self._run_sink(name, sink, config)
+
+    def _run_sink(self, name: str, sink: Sink, config: SinkConfig) -> None:
         delivery = Delivery(sink, config.delivery, self._spool, self.metrics)
         self._sinks[name], self._deliveries[name] = sink, delivery
         self._delivering[name] = asyncio.create_task(delivery.run(), name=f"delivery {name}")
-        waiting = self._spool.depth(name)
-        log.info("delivering alerts", sink=name, type=sink.type, waiting=waiting)
+        log.info("delivering alerts", sink=name, type=sink.type, waiting=self._spool.depths.get(name, 0))
 
     async def finished(self) -> None:
         """Return when every source has come to its end (standard input); files and listeners never do."""
@@ -125,6 +129,8 @@ class Pipeline:
             found["spool"] = "cannot be written"
         if self._spool.full:
             found["spool"] = "full"
+        for name in self._config.sources.keys() - self._sources.keys():
+            found[f"source {name}"] = "not running"
         for name, delivery in self._deliveries.items():
             if delivery.breaker.open:
                 found[f"sink {name}"] = f"{delivery.breaker.failures} failures in a row"
@@ -146,70 +152,95 @@ class Pipeline:
     async def reload(self, config: Config) -> None:
         """Go over to a new configuration without losing an alert; components that did not change go on.
 
-        What is new is started before what is old is stopped, so that a failure leaves the old running.
-
         Raises:
             StartError: a new component cannot start; the old configuration stays in force.
         """
         if config.general.spool != self._config.general.spool or config.general.admin != self._config.general.admin:
             raise StartError("the spool and the admin listener change with a restart only")
-        await self._reload_sinks(config)
-        processing, self._intake.processing = self._intake.processing, config.processing()
+        sinks = await self._open_new(config)
         try:
-            await self._reload_sources(config)
-        except StartError:
-            self._intake.processing = processing
-            await self._reload_sinks(self._config)
+            await self._change_sources(config)
+        except BaseException:
+            await asyncio.gather(*(sink.close() for sink in sinks.values()))
             raise
-        for name in self._deliveries.keys() - config.sinks.keys():
-            await self._stop_sink(name)
-        self._config = config
-
-    async def _reload_sinks(self, config: Config) -> None:
-        for name, sink in config.sinks.items():
-            if name in self._sinks and self._is_running(name, sink):
-                continue
-            trial = self._make_sink(name, sink)
-            await trial.open()
-            await trial.close()
+        for name, sink in sinks.items():
             if name in self._sinks:
+                self._deliveries[name].leave()
                 await self._stop_sink(name)
-            await self._start_sink(name, sink)
+            self._run_sink(name, sink, config.sinks[name])
+        self._config, removed = config, self._sinks.keys() - config.sinks.keys()
+        await asyncio.gather(*(self._drain_sink(name) for name in removed))
+        self._tell_strays()
 
-    def _is_running(self, name: str, config: SinkConfig) -> bool:
-        sink, delivery = self._sinks[name], self._deliveries[name]
-        return (type(sink), sink.settings, delivery.settings) == config
+    async def _open_new(self, config: Config) -> dict[str, Sink]:
+        """Sinks that are new or changed, open; none is if one cannot be."""
+        opened: dict[str, Sink] = {}
+        try:
+            for name, wanted in config.sinks.items():
+                if wanted != self._config.sinks.get(name):
+                    opened[name] = self._make_sink(name, wanted)
+                    await opened[name].open()
+        except BaseException:
+            await asyncio.gather(*(sink.close() for sink in opened.values()))
+            raise
+        return opened
 
-    async def _reload_sources(self, config: Config) -> None:
+    async def _change_sources(self, config: Config) -> None:
+        """Go over to a configuration's sources and processing, or back to what was if one cannot start."""
         old = self._config.sources
-        changed = [name for name in old if name in config.sources and config.sources[name] != old[name]]
-        for name in config.sources.keys() - old.keys():
-            await self._start_source(name, config.sources[name])
-        for name in changed:
-            # The same address or file cannot be served twice: the old one makes room first.
-            await self._stop_source(name)
-            try:
-                await self._start_source(name, config.sources[name])
-            except StartError:
-                await self._start_source(name, old[name])
-                raise
-        for name in old.keys() - config.sources.keys():
-            await self._stop_source(name)
+        leaving = [name for name in old if config.sources.get(name) != old[name]]
+        coming = [name for name in config.sources if config.sources[name] != old.get(name)]
+        # An address cannot be served twice, and a renamed source keeps its address: the old ones make room first.
+        await asyncio.gather(*(self._stop_source(name) for name in leaving if name in self._sources))
+        try:
+            async with self._intake.paused():  # so that the new sources' events meet the new routes
+                for name in coming:
+                    await self._start_source(name, config.sources[name])
+                self._intake.processing = config.processing()
+        except BaseException:
+            await asyncio.gather(*(self._stop_source(name) for name in coming if name in self._sources))
+            for name in leaving:
+                await self._restore_source(name, old[name])
+            raise
+
+    async def _restore_source(self, name: str, config: SourceConfig) -> None:
+        try:
+            await self._start_source(name, config)
+        except StartError as error:
+            log.error("a source that gave way cannot start again; reload or restart", source=name, error=str(error))
 
     async def _stop_source(self, name: str) -> None:
         source = self._sources.pop(name)
         await source.stop()
         self.metrics.up.labels(name).set(0)
 
+    async def _drain_sink(self, name: str) -> None:
+        self._deliveries[name].drain()
+        await self._stop_sink(name)
+
     async def _stop_sink(self, name: str) -> None:
-        self._deliveries.pop(name).drain()
+        """Stop a sink whose delivery was told to; what it cannot deliver in time stays in the spool."""
+        del self._deliveries[name]
         task = self._delivering.pop(name)
         _, late = await asyncio.wait({task}, timeout=self._config.general.drain_timeout)
         if late:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await self._sinks.pop(name).close()
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self._sinks.pop(name).close()
+        except Exception as error:
+            log.warning("a sink does not close", sink=name, error=str(error) or type(error).__name__)
+
+    def _tell_strays(self) -> None:
+        for name, waiting in self._spool.depths.items():
+            if name not in self._config.sinks:
+                log.warning(
+                    "alerts wait for a sink that the configuration does not have; they stay until spool.max_age,"
+                    " or until `adsbridge queue drop --sink` drops them",
+                    sink=name, waiting=waiting,
+                )  # fmt: skip
 
     def reopen(self) -> None:
         """Open the sinks' files anew."""
@@ -223,7 +254,7 @@ class Pipeline:
             await self._stop_source(name)
         await self._intake.close()
         await self._intake_task
-        await asyncio.gather(*(self._stop_sink(name) for name in list(self._sinks)))
+        await asyncio.gather(*(self._drain_sink(name) for name in list(self._deliveries)))
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -259,9 +290,9 @@ async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="adsbridge-") as folder:
         settings = SpoolSettings(path=Path(folder) / "spool.db")
         spool = Spool.open(settings, metrics := Metrics())
-        await spool.commit(Commit(rows=rows))
         sinks = {name: make_sink(name, sink) for name, sink in config.sinks.items()}
         try:
+            await spool.commit(Commit(rows=rows))
             for name, sink in sinks.items():
                 await sink.open()
                 delivery = Delivery(sink, config.sinks[name].delivery, spool, metrics)
@@ -270,8 +301,8 @@ async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
         finally:
             for sink in sinks.values():
                 await sink.close()
-            left = Counter({name: spool.depth(name) for name in sinks})
-            for (name, _), refused in metrics.total(metrics.dead_letters).items():
-                left[name] += int(refused)
             await spool.close()
+    left = Counter(spool.depths)
+    for (name, _), refused in metrics.total(metrics.dead_letters).items():
+        left[name] += int(refused)
     return +left

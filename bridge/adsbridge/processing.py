@@ -13,7 +13,7 @@ from pydantic import Field
 from adsbridge import timestamps
 from adsbridge.components import Settings
 from adsbridge.enrich.base import Enricher
-from adsbridge.events import Alert, Event, encode
+from adsbridge.events import Alert, Event, encode_lines
 from adsbridge.metrics import Metrics
 from adsbridge.routing import Decision, Router
 from adsbridge.store import Row
@@ -103,7 +103,7 @@ def rows(routed: Sequence[Routed]) -> list[Row]:
         if decision.sinks:
             by_sinks.setdefault(decision.sinks, []).append(alert)
     return [
-        Row(sinks, [encode(alert) for alert in alerts], timestamps.to_ns(min(alert.time for alert in alerts)))
+        Row(sinks, encode_lines(alerts), len(alerts), timestamps.to_ns(min(alert.time for alert in alerts)))
         for sinks, alerts in by_sinks.items()
     ]
 

@@ -14,9 +14,9 @@ import queue
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
@@ -27,7 +27,7 @@ from pydantic import Field
 from adsbridge.components import Settings
 from adsbridge.errors import SpoolError, SpoolFull
 from adsbridge.metrics import Metrics
-from adsbridge.store import DeadLetter, Row, Store, Waiting, is_damaged, reason
+from adsbridge.store import DeadLetter, Row, Store, Waiting, is_damaged, is_full, reason
 from adsbridge.units import Duration, Size
 
 _GROUP = 64  # operations per transaction at most, so that none waits long behind the others
@@ -84,10 +84,9 @@ class Spool:
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-read")
         self._changed = asyncio.Event()
-        self._size = writer.size()
-        self._depth = Counter({sink: depth.alerts for sink, depth in writer.depths().items()})
         self.healthy = True
         self.sequence = 0
+        self._gauged: Set[str] = frozenset()  # sinks whose gauges are not 0
         self._thread = threading.Thread(target=self._write, name="spool-write", daemon=True)
         self._thread.start()
 
@@ -100,14 +99,15 @@ class Spool:
         """
         lock = _lock(settings.path)
         try:
-            writer = Store(settings.path, check=True)
+            writer = _writer(settings.path)
         except SpoolError as error:
             if not is_damaged(error):
+                lock.close()
                 raise
             aside = _set_aside(settings.path)
             log.error("the spool is damaged; set aside, starting anew", path=str(aside), error=str(error))
             metrics.dropped.labels("spool", "damaged").inc()
-            writer = Store(settings.path)
+            writer = _writer(settings.path)
         return cls(settings, metrics, writer, Store(settings.path), lock)
 
     async def close(self) -> None:
@@ -122,7 +122,7 @@ class Spool:
     @property
     def full(self) -> bool:
         """Whether it holds as much as it may."""
-        return self._size >= self._settings.max_size
+        return self._writer.tally.size >= self._settings.max_size
 
     async def commit(self, commit: Commit) -> None:
         """Make it durable; returns when it is.
@@ -133,34 +133,32 @@ class Spool:
         """
         if self.full and commit.rows and self._settings.when_full == "block":
             raise SpoolFull(
-                f"the spool holds {self._size} of {self._settings.max_size} bytes (spool.max_size);"
+                f"the spool holds {self._writer.tally.size} of {self._settings.max_size} bytes (spool.max_size);"
                 " a sink is behind: see `adsbridge queue status`"
             )
-        grown, dropped, trimmed = await self._do(lambda store: self._store(store, commit))
-        self._size += grown
-        for row in commit.rows:
-            self._depth.update(dict.fromkeys(row.sinks, len(row.payloads)))
+        dropped, trimmed = await self._do(lambda store: self._store(store, commit))
         if commit.rows:
             self.sequence += 1
             self._changed.set()
             self._changed.clear()
-        if trimmed:
-            self._metrics.dropped.labels("spool", "dead_letters_full").inc(trimmed)
-        if dropped:
-            await self._count_drops(dropped, "spool_full")
+        self._count_trimmed(trimmed)
+        self._count_drops(dropped, "spool_full")
 
-    def _store(self, store: Store, commit: Commit) -> tuple[int, dict[str, int], int]:
-        grown = sum(store.append(row) for row in commit.rows)
+    def _store(self, store: Store, commit: Commit) -> tuple[dict[str, int], int]:
+        for row in commit.rows:
+            store.append(row)
         for source, value in commit.checkpoints.items():
             store.set_checkpoint(source, value)
-        for letter in commit.dead_letters:
-            store.bury(letter)
-        trimmed = store.trim_dead_letters(self._settings.max_dead_letters) if commit.dead_letters else 0
-        over = self._size + grown - self._settings.max_size
+        trimmed = self._bury(store, commit.dead_letters)
+        over = store.tally.size - self._settings.max_size
         if over <= 0 or self._settings.when_full != "drop_oldest":
-            return grown, {}, trimmed
-        dropped = store.drop_oldest(over)
-        return grown, dropped, trimmed
+            return {}, trimmed
+        return store.drop_oldest(over), trimmed
+
+    def _bury(self, store: Store, letters: Sequence[DeadLetter]) -> int:
+        for letter in letters:
+            store.bury(letter)
+        return store.trim_dead_letters(self._settings.max_dead_letters) if letters else 0
 
     async def checkpoint(self, source: str) -> str | None:
         """A source's last checkpoint."""
@@ -181,31 +179,29 @@ class Spool:
 
         return await self._loop.run_in_executor(self._reading, read)
 
-    async def done(self, sink: str, batches: Sequence[int], count: int, dead: Sequence[DeadLetter] = ()) -> None:
-        """A sink is through with batches of so many alerts; some of them may be dead letters."""
+    async def done(self, sink: str, batches: Sequence[int], dead: Sequence[DeadLetter] = ()) -> None:
+        """A sink is through with batches; some of their alerts may be dead letters."""
 
         def settle(store: Store) -> int:
-            for letter in dead:
-                store.bury(letter)
-            if dead:
-                store.trim_dead_letters(self._settings.max_dead_letters)
-            return store.done(sink, batches)
+            store.done(sink, batches)
+            return self._bury(store, dead)
 
-        self._size -= await self._do(settle)
-        self._depth[sink] -= count
+        self._count_trimmed(await self._do(settle))
 
     async def expire(self) -> None:
         """Drop what is older than it may be, counted."""
         limit = time.time_ns() - int(self._settings.max_age * 1e9)
-        dropped = await self._do(lambda store: store.drop_older(limit))
-        if dropped:
-            await self._count_drops(dropped, "expired")
+        self._count_drops(await self._do(lambda store: store.drop_older(limit)), "expired")
 
-    async def _count_drops(self, dropped: dict[str, int], why: str) -> None:
-        log.error("alerts were dropped from the spool", reason=why, dropped=dropped)
+    def _count_drops(self, dropped: dict[str, int], why: str) -> None:
+        if dropped:
+            log.error("alerts were dropped from the spool", reason=why, dropped=dropped)
         for sink, count in dropped.items():
             self._metrics.dropped.labels(sink, why).inc(count)
-        await self.observe()
+
+    def _count_trimmed(self, count: int) -> None:
+        if count:
+            self._metrics.dropped.labels("spool", "dead_letters_full").inc(count)
 
     async def wait_for_more(self, seen: int, seconds: float) -> None:
         """Wait until ``sequence`` is past ``seen``, or so long: another process may have put something in."""
@@ -214,21 +210,23 @@ class Spool:
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
 
-    def depth(self, sink: str) -> int:
-        """Alerts that wait for a sink."""
-        return self._depth[sink]
+    @property
+    def depths(self) -> dict[str, int]:
+        """Alerts that wait, by sink that has any; also for sinks that the configuration no longer has."""
+        return {sink: alerts for sink, alerts in self._writer.tally.alerts.items() if alerts}
 
     async def observe(self) -> None:
-        """Bring the sizes and gauges up to date, with what other processes changed."""
-        self._size, depths = await self._do(lambda store: (store.size(), store.depths()))
-        for sink in self._depth.keys() - depths.keys():
+        """Bring the gauges up to date, with what other processes changed."""
+        depths = await self._do(Store.depths)
+        for sink in self._gauged - depths.keys():
             self._metrics.spool_alerts.labels(sink).set(0)
             self._metrics.spool_oldest.labels(sink).set(0)
-        self._depth = Counter({sink: depth.alerts for sink, depth in depths.items()})
+        self._gauged = depths.keys()
         for sink, depth in depths.items():
             self._metrics.spool_alerts.labels(sink).set(depth.alerts)
-            self._metrics.spool_oldest.labels(sink).set((time.time_ns() - (depth.oldest or 0)) / 1e9)
-        self._metrics.spool_bytes.set(self._size)
+            age = 0 if depth.oldest is None else (time.time_ns() - depth.oldest) / 1e9
+            self._metrics.spool_oldest.labels(sink).set(age)
+        self._metrics.spool_bytes.set(self._writer.tally.size)
 
     async def _do(self, operation: Callable[[Store], _T]) -> _T:
         future: asyncio.Future[_T] = self._loop.create_future()
@@ -250,20 +248,39 @@ class Spool:
                 return
 
     def _commit_group(self, group: list[_Work]) -> None:
-        results: list[object]
         try:
-            with self._writer.transaction():
-                results = [operation(self._writer) for operation, _ in group]
-            self._metrics.commits.inc()
-            self.healthy = True
+            results = self._commit([operation for operation, _ in group])
         except Exception as error:
-            self._metrics.failed_commits.inc()
-            self.healthy = False
-            results = [error if isinstance(error, SpoolError) else SpoolError(str(error))] * len(group)
+            if is_full(error):
+                self._writer.make_room()
+            # One of them may be at fault (too large for a disk that is nearly full): each for itself.
+            results = [error] if len(group) == 1 else [self._commit_alone(operation) for operation, _ in group]
         try:
             self._loop.call_soon_threadsafe(_resolve, [future for _, future in group], results)
         except RuntimeError:  # the loop was closed without waiting for us; what is committed stays committed
             return
+
+    def _commit_alone(self, operation: Callable[[Store], object]) -> object:
+        try:
+            return self._commit([operation])[0]
+        except Exception as error:
+            return error
+
+    def _commit(self, operations: Sequence[Callable[[Store], object]]) -> list[object]:
+        before = self._writer.changes
+        try:
+            with self._writer.transaction():
+                results = [operation(self._writer) for operation in operations]
+        except Exception as error:
+            self._metrics.failed_commits.inc()
+            if isinstance(error, SpoolError):
+                self.healthy = False
+                raise
+            raise SpoolError(f"{type(error).__name__}: {error}") from error
+        if self._writer.changes != before:
+            self._metrics.commits.inc()
+            self.healthy = True
+        return results
 
 
 def _resolve(futures: list[asyncio.Future[object]], results: list[object]) -> None:
@@ -306,8 +323,19 @@ def probe(settings: SpoolSettings) -> str | None:
         return f"{folder}: {reason(error)}"
 
 
+def _writer(path: Path) -> Store:
+    store = Store(path, check=True)
+    try:
+        with store.transaction():
+            return store
+    except SpoolError:
+        store.close()
+        raise
+
+
 def _set_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    """Keep the damaged file, for whoever wants to save what can be saved."""
+    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         companion = path.with_name(path.name + suffix)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -49,10 +50,17 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 
 
 class Row(msgspec.Struct):
-    """Alerts to keep for the sinks that want them."""
+    """Alerts to keep for the sinks that want them.
+
+    Attributes:
+        lines: the alerts' native JSON, each with a line end.
+        count: how many there are.
+        oldest: the earliest of their times, nanoseconds since the epoch.
+    """
 
     sinks: tuple[str, ...]
-    payloads: list[bytes]
+    lines: bytes
+    count: int
     oldest: int
 
 
@@ -70,11 +78,16 @@ class DeadLetter(msgspec.Struct):
 
 
 class Waiting(msgspec.Struct):
-    """A kept batch that a sink still wants."""
+    """A kept batch that a sink still wants.
+
+    Attributes:
+        damaged: what is kept cannot be unpacked; ``payloads`` then holds it as it stands.
+    """
 
     id: int
     oldest: int
     payloads: list[bytes]
+    damaged: bool = False
 
 
 class Depth(msgspec.Struct):
@@ -84,6 +97,13 @@ class Depth(msgspec.Struct):
     oldest: int | None
 
 
+class Tally(msgspec.Struct):
+    """How much waits in all: bytes as kept, and alerts by sink."""
+
+    size: int
+    alerts: Counter[str]
+
+
 class Store:
     """One connection to the spool's file, for one thread at a time.
 
@@ -91,19 +111,28 @@ class Store:
         path: the file; made if missing, readable by its owner only.
         check: whether to look for corruption first.
 
+    Attributes:
+        tally: how much waits, as of the last transaction.
+
     Raises:
         SpoolError: the file cannot be opened, is damaged, or was made by a newer version.
     """
 
     def __init__(self, path: Path, *, check: bool = False) -> None:
         self.path = path
+        self.tally = Tally(0, Counter())
+        self._seen: int | None = None  # the version of the data that the tally is of
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-            self._prepare(check)
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(f"{path}: {reason(error)}") from error
+        try:
+            self._prepare(check)
+        except (SpoolError, sqlite3.Error) as error:
+            self._db.close()
+            raise error if isinstance(error, SpoolError) else SpoolError(f"{path}: {reason(error)}") from error
         self._local = threading.local()
 
     def _prepare(self, check: bool) -> None:
@@ -124,6 +153,16 @@ class Store:
         self._db.close()
 
     @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """For one command: whatever goes wrong with the file is a ``SpoolError``, and it is closed in the end."""
+        try:
+            yield self
+        except sqlite3.Error as error:
+            raise SpoolError(f"{self.path}: {reason(error)}") from error
+        finally:
+            self.close()
+
+    @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block does, or nothing of it.
 
@@ -132,25 +171,48 @@ class Store:
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            before = self._current_tally()
+            self.tally = Tally(before.size, before.alerts.copy())
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self.tally = before
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise SpoolError(f"{self.path}: {reason(error)}") from error
 
-    def append(self, row: Row) -> int:
-        """Keep alerts; the bytes that they take."""
-        packed = self._zstd()[0].compress(b"\n".join(row.payloads))
+    def _current_tally(self) -> Tally:
+        """The tally, counted anew if another process wrote."""
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._seen:
+            size = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM batches").fetchone()[0]
+            alerts = self._db.execute("SELECT sink, sum(count) FROM pending JOIN batches ON id = batch GROUP BY sink")
+            self.tally, self._seen = Tally(size, Counter(dict(alerts))), version
+        return self.tally
+
+    @property
+    def changes(self) -> int:
+        """Rows written through this connection so far."""
+        return self._db.total_changes
+
+    def make_room(self) -> None:
+        """Move the journal into the file, so that writing need not make the journal longer (disk full)."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def append(self, row: Row) -> None:
+        """Keep alerts."""
+        packed = self._zstd()[0].compress(row.lines)
         batch = self._db.execute(
             "INSERT INTO batches (created, oldest, count, bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            (time.time_ns(), row.oldest, len(row.payloads), len(packed), packed),
+            (time.time_ns(), row.oldest, row.count, len(packed), packed),
         ).lastrowid
         self._db.executemany("INSERT INTO pending VALUES (?, ?)", [(sink, batch) for sink in row.sinks])
-        return len(packed)
+        self.tally.size += len(packed)
+        self.tally.alerts.update(dict.fromkeys(row.sinks, row.count))
 
     def waiting(self, sink: str, after: int, alerts: int) -> list[Waiting]:
         """The next batches that a sink wants, behind batch ``after``, until they hold so many alerts."""
@@ -161,37 +223,37 @@ class Store:
             (sink, after),
         )
         for identity, oldest, packed in rows:
-            payloads = self._zstd()[1].decompress(packed).split(b"\n")
-            found.append(Waiting(identity, oldest, payloads))
-            alerts -= len(payloads)
+            try:
+                batch = Waiting(identity, oldest, self._zstd()[1].decompress(packed).splitlines())
+            except zstandard.ZstdError:
+                batch = Waiting(identity, oldest, [packed], damaged=True)
+            found.append(batch)
+            alerts -= len(batch.payloads)
             if alerts <= 0:
                 break
         rows.close()
         return found
 
-    def done(self, sink: str, batches: Sequence[int]) -> int:
-        """A sink has these; the bytes freed by those that no sink wants any more."""
-        self._db.executemany("DELETE FROM pending WHERE sink = ? AND batch = ?", [(sink, batch) for batch in batches])
-        return self._remove_unwanted(batches)
-
-    def _remove_unwanted(self, batches: Iterable[int]) -> int:
-        freed = 0
+    def done(self, sink: str, batches: Iterable[int]) -> None:
+        """A sink wants these no more; what no sink wants any more goes."""
         for batch in batches:
-            gone = self._db.execute(
-                "DELETE FROM batches WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM pending WHERE batch = ?1)"
-                " RETURNING bytes",
-                (batch,),
-            ).fetchall()
-            freed += sum(size for (size,) in gone)
-        return freed
+            wanted = self._db.execute("DELETE FROM pending WHERE sink = ? AND batch = ?", (sink, batch)).rowcount
+            if wanted:
+                count = self._db.execute("SELECT count FROM batches WHERE id = ?", (batch,)).fetchone()[0]
+                self.tally.alerts[sink] -= count
+                self._remove_unwanted(batch)
+
+    def _remove_unwanted(self, batch: int) -> None:
+        gone = self._db.execute(
+            "DELETE FROM batches WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM pending WHERE batch = ?1) RETURNING bytes",
+            (batch,),
+        ).fetchall()
+        self.tally.size -= sum(size for (size,) in gone)
 
     def drop_sink(self, sink: str) -> int:
         """Forget what waits for a sink; the alerts dropped."""
-        dropped: int = self._db.execute(
-            "SELECT coalesce(sum(count), 0) FROM pending JOIN batches ON id = batch WHERE sink = ?", (sink,)
-        ).fetchone()[0]
-        batches = [row[0] for row in self._db.execute("DELETE FROM pending WHERE sink = ? RETURNING batch", (sink,))]
-        self._remove_unwanted(batches)
+        dropped = self.tally.alerts[sink]
+        self.done(sink, [row[0] for row in self._db.execute("SELECT batch FROM pending WHERE sink = ?", (sink,))])
         return dropped
 
     def drop_older(self, created_before: int) -> dict[str, int]:
@@ -217,20 +279,19 @@ class Store:
             ).fetchall()
         )
         self._db.execute(f"DELETE FROM pending WHERE batch IN ({chosen})", (limit,))  # noqa: S608 - as above
-        self._db.execute(f"DELETE FROM batches WHERE {condition}", (limit,))  # noqa: S608 - as above
+        freed = self._db.execute(f"DELETE FROM batches WHERE {condition} RETURNING bytes", (limit,))  # noqa: S608
+        self.tally.size -= sum(size for (size,) in freed.fetchall())
+        self.tally.alerts.subtract(dropped)
         return dropped
 
     def depths(self) -> dict[str, Depth]:
-        """How much waits, by sink."""
-        rows = self._db.execute(
-            "SELECT sink, sum(count), min(created) FROM pending JOIN batches ON id = batch GROUP BY sink"
-        )
-        return {sink: Depth(alerts, oldest) for sink, alerts, oldest in rows}
-
-    def size(self) -> int:
-        """Bytes of all waiting batches, as kept."""
-        total: int = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM batches").fetchone()[0]
-        return total
+        """How much waits, by sink that has something waiting; in a transaction."""
+        oldest = "SELECT created FROM pending JOIN batches ON id = batch WHERE sink = ? ORDER BY batch LIMIT 1"
+        return {
+            sink: Depth(alerts, *(self._db.execute(oldest, (sink,)).fetchone() or (None,)))
+            for sink, alerts in self.tally.alerts.items()
+            if alerts
+        }
 
     def checkpoint(self, source: str) -> str | None:
         """A source's last checkpoint."""
@@ -247,8 +308,8 @@ class Store:
             "INSERT INTO dead_letters (time, stage, component, reason, detail, attempts, payload)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                time.time_ns(), letter.stage, letter.component, letter.reason, letter.detail[:2000], letter.attempts,
-                letter.payload,
+                time.time_ns(), letter.stage, letter.component, letter.reason, _storable(letter.detail),
+                letter.attempts, letter.payload,
             ),
         )  # fmt: skip
 
@@ -271,6 +332,11 @@ class Store:
             for identity, when, stage, component, reason, detail, attempts, payload in rows
         ]
 
+    def count_dead_letters(self) -> int:
+        """How many dead letters there are."""
+        count: int = self._db.execute("SELECT count(*) FROM dead_letters").fetchone()[0]
+        return count
+
     def forget_dead_letters(self, ids: Sequence[int]) -> int:
         """Remove dead letters; how many there were."""
         return self._db.executemany("DELETE FROM dead_letters WHERE id = ?", [(one,) for one in ids]).rowcount
@@ -278,9 +344,15 @@ class Store:
     def _zstd(self) -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
         # Neither object may be used by two threads at once.
         if not hasattr(self._local, "pair"):
-            self._local.pair = (zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor())
+            compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+            self._local.pair = (compressor, zstandard.ZstdDecompressor())
         pair: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] = self._local.pair
         return pair
+
+
+def _storable(detail: str) -> str:
+    # A detail quotes what others sent, which may hold halves of surrogate pairs; SQLite keeps only whole text.
+    return detail[:2000].encode("utf-8", "replace").decode()
 
 
 def is_damaged(error: BaseException) -> bool:
@@ -289,11 +361,18 @@ def is_damaged(error: BaseException) -> bool:
     return "malformed" in text or "not a database" in text
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the file system has no room."""
+    return "full" in str(error) or "No space" in str(error)
+
+
 def reason(error: Exception) -> str:
     """Why a file cannot be used, with what to do about it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if "full" in text:
+    if is_full(error):
         return f"{text}; free space on this file system, or set spool.path to another"
-    if "readonly" in text or "unable to open" in text or "denied" in text.lower():
+    if is_damaged(error):
+        return f"{text}; a restart sets the damaged file aside and goes on with a new one"
+    if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
         return f"{text}; make the file and its folder writable for this user, or set spool.path to another place"
     return text

@@ -172,6 +172,8 @@ class Strategies:
         alert.strategy = self._refs[strategy.id]
         alert.attack = strategy.attacks(detection)
         alert.severity = _severity(event, strategy, detection)
+        if event.detection != detection.name:  # the prefix of a pack's query only hides its name
+            alert.summary = alert.summary.replace(event.detection, detection.name, 1)
         return alert
 
 

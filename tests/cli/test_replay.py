@@ -23,9 +23,9 @@ LINES = sorted(
 )
 CAPTURES = sorted((DATA / "osquery/tls/plain").glob("*.json"))
 COUNTED = {
-    # What is not understood here are Falco's closing statistics and calls that carry no record.
-    "falco/k8saudit/stdout.jsonl": (43, 0, 35),
-    "falco/plugin/stdout.jsonl": (8, 0, 5),
+    # Falco's closing statistics are no alert and no mistake.
+    "falco/k8saudit/stdout.jsonl": (43, 0, 0),
+    "falco/plugin/stdout.jsonl": (8, 0, 0),
     "falco/textmode/file_output.txt": (5, 0, 0),
     "falco/textmode/http_bodies.txt": (5, 0, 0),
     "osquery/audit/osqueryd.WARNING": (1, 0, 0),
@@ -33,6 +33,9 @@ COUNTED = {
     "osquery/event_default/osqueryd.WARNING": (20, 0, 0),
     "osquery/numerics_toplevel/osqueryd.WARNING": (8, 0, 0),
     "osquery/snap_event/osqueryd.WARNING": (8, 0, 0),
+    # Rows without the time of their event: the first set may have been there before.
+    "osquery/bpf_patched/osqueryd.results.log": (17, 24, 0),
+    # What is not understood here are calls that carry no record.
     "osquery/extension/auto.jsonl": (79, 6, 5),
     "osquery/extension/ext_3.11.jsonl": (42, 6, 3),
     "osquery/extension/ext_3.12.jsonl": (42, 6, 3),
@@ -58,7 +61,7 @@ def expected_of_line(line: dict[str, Any]) -> tuple[int, int]:
     if "rule" in line or "severity" in line:
         return 1, 0
     found = rows(line)
-    evented = {"eid", "syscall", "action", "category", "ntime", "transaction_id"}
+    evented = {"auid", "syscall", "category", "transaction_id"}
     initial = [action == "added" and line["counter"] == 0 and not evented & row.keys() for action, row in found]
     return initial.count(False), initial.count(True)
 
@@ -250,7 +253,7 @@ def test_explain_tells_strategy_and_routes_of_a_falco_alert(tmp_path: Path) -> N
 
 
 def test_explain_tells_why_an_osquery_row_is_held_back(tmp_path: Path) -> None:
-    """osquery's rows are explained one by one; the initial full set says why it goes nowhere, a status line what it is."""
+    """Rows are explained one by one; an initial full set says why it goes nowhere, a status line what it is."""
     path = tmp_path / "c.yaml"
     path.write_text(EXPLAIN.replace("  - {name: archive, sinks: [file], continue: true}\n", ""))
     blocks = explained(path, DATA / "osquery/batch/osqueryd.results.log")

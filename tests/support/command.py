@@ -19,7 +19,8 @@ def adsbridge(
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``adsbridge`` with arguments; what it wrote, and its exit status."""
-    path = os.pathsep.join(filter(None, [str(python_path or ""), os.environ.get("PYTHONPATH", "")]))
+    paths = [str(python_path or ""), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    path = os.pathsep.join(os.path.abspath(one) for one in paths if one)
     inherited = {name: value for name, value in os.environ.items() if name != "ADSBRIDGE_CONFIG"}
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-m", "adsbridge", *map(str, arguments)],

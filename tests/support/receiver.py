@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from typing import Any
 
 @dataclass
 class Request:
-    """A request as it came; ``body`` is decompressed."""
+    """A request as it came; ``body`` is decompressed, ``time`` is of the monotonic clock."""
 
     headers: dict[str, str]
     body: bytes
+    path: str = "/"
+    time: float = field(default_factory=time.monotonic)
 
     @property
     def alerts(self) -> list[dict[str, Any]]:
@@ -28,18 +31,37 @@ class Request:
 
 @dataclass
 class Answer:
-    """What to answer: a status with headers, or nothing at all (``status`` 0: the connection is closed)."""
+    """What to answer: a status with headers, or nothing at all (``status`` 0: the connection is closed).
+
+    Attributes:
+        delay: seconds to wait before the answer.
+        lost: the connection is closed instead of answering; what was accepted stays accepted.
+    """
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    lost: bool = False
+    phrase: str | None = None
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A peer that hangs up or fails the TLS handshake is part of the game."""
 
 
 class Receiver:
     """Keeps every request and answers as ``decide`` says; only 2xx answers count as accepted."""
 
-    def __init__(self, decide: Callable[[Request], Answer] | None = None) -> None:
+    def __init__(
+        self,
+        decide: Callable[[Request], Answer] | None = None,
+        *,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.decide = decide or (lambda _: Answer())
+        self._scheme = "https" if tls else "http"
         self.requests: list[Request] = []
         self.accepted: list[Request] = []
         self._lock = threading.Lock()
@@ -59,7 +81,9 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -75,7 +99,7 @@ class Receiver:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/alerts"
 
     @property
     def alerts(self) -> list[dict[str, Any]]:
@@ -87,17 +111,17 @@ class Receiver:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        request = Request({name.lower(): value for name, value in handler.headers.items()}, body)
+        request = Request({name.lower(): value for name, value in handler.headers.items()}, body, handler.path)
         answer = self.decide(request)
         with self._lock:
             self.requests.append(request)
             if 200 <= answer.status < 300:
                 self.accepted.append(request)
         time.sleep(answer.delay)
-        if answer.status == 0:
+        if answer.status == 0 or answer.lost:
             handler.close_connection = True
             return
-        handler.send_response(answer.status)
+        handler.send_response(answer.status, answer.phrase)
         for name, value in answer.headers.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", "0")

@@ -195,7 +195,7 @@ def test_another_packages_components_are_configured(acme: Path, tmp_path: Path) 
     assert wrong.stderr.splitlines() == [
         f"{path}:3:9: sinks.pager.url: is missing",
         f"{path}:3:35: sinks.pager.uri: unknown key; did you mean 'url'?",
-        f"{path}:4:29: routes.0.match.sensor: can never match: there is no source for osquery",
+        f"{path}:4:36: routes.0.match.sensor: can never match: there is no source for osquery",
         "3 mistakes",
     ]
 

@@ -30,7 +30,7 @@ def demo(
     """
     logs.configure("warning")
     if not json:
-        typer.echo(_INTRODUCTION)
+        typer.echo(_OWN_STORY if not files else _INTRODUCTION)
     try:
         with tempfile.TemporaryDirectory(prefix="adsbridge-demo-") as folder:
             chosen = files or demonstration.builtin()
@@ -44,20 +44,28 @@ def demo(
 
 
 _INTRODUCTION = """\
-Recorded Falco and osquery events, sent over HTTP and through files as the sensors do, become alerts:
+Recorded Falco and osquery events, sent over HTTP and through files as the
+sensors do, become alerts:
 """
+_OWN_STORY = """\
+A container of a web shop was taken over. What Falco and osquery tell of it
+goes over HTTP and through files, as these sensors send it, and comes out as
+alerts. Where a strategy claims what was seen, the alert says what to do first.
+"""
+_WHY_HELD_BACK = " (there before osquery first looked: not news)"
 
 
 def _summary(outcome: Outcome) -> str:
     metrics = outcome.metrics
+    held_back = metrics.total(metrics.suppressed)
     fed = ", ".join(f"{count} by {source}" for source, count in sorted(outcome.fed.items()))
     lines = [
         "",
         f"received   {sum(outcome.fed.values())} records: {fed}",
-        f"tagged     {_listed(metrics, 'tagged')} by strategy; no strategy: {_listed(metrics, 'untagged')}",
+        f"tagged     {_listed(metrics, 'tagged')}; no strategy: {_listed(metrics, 'untagged')}",
         f"delivered  {outcome.delivered} of {outcome.expected} alerts to the webhook, signature checked",
         f"repeated   {outcome.repeated or 'none'}",
-        f"held back  {_listed(metrics, 'suppressed')}",
+        f"held back  {_listed(metrics, 'suppressed')}{_WHY_HELD_BACK if held_back else ''}",
         f"dropped    {_listed(metrics, 'dropped')}",
         f"unreadable {outcome.unreadable or 'none'}; dead letters: {_listed(metrics, 'dead_letters')}",
     ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from adsbridge import letters, timestamps
 from adsbridge.cli.options import ConfigOption, load
+from adsbridge.config import Config
+from adsbridge.parse.values import one_line
 from adsbridge.store import DeadLetter, Store
 
 app = typer.Typer(help="Look at what waits in the spool, and at dead letters; works beside a running bridge.")
@@ -17,23 +20,29 @@ Ids = Annotated[list[int] | None, typer.Argument(help="Dead letters' ids; see `q
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
-def _store(config: Path | None) -> Store:
-    path = load(config).general.spool.path
+@contextmanager
+def _store(config: Config) -> Iterator[Store]:
+    path = config.general.spool.path
     if not path.exists():
         typer.echo(f"{path}: there is no spool yet; it is made by `adsbridge run`", err=True)
         raise typer.Exit(1)
-    return Store(path)
+    with Store(path).reading() as store:
+        yield store
 
 
 @app.command()
 def status(config: ConfigOption = None) -> None:
     """Show how much waits for each sink, how old it is, and how many dead letters there are."""
-    store = _store(config)
-    typer.echo(f"{store.path}: {store.size()} bytes")
-    for sink, depth in sorted(store.depths().items()):
+    loaded = load(config)
+    with _store(loaded) as store:
+        with store.transaction():
+            size, depths, dead = store.tally.size, store.depths(), store.count_dead_letters()
+        typer.echo(f"{store.path}: {size} bytes")
+    for sink, depth in sorted(depths.items()):
         age = (time.time_ns() - (depth.oldest or 0)) / 1e9
-        typer.echo(f"  {sink:<20} {depth.alerts:>9} alert(s) waiting, the oldest for {age:.0f} s")
-    typer.echo(f"  {'dead letters':<20} {len(store.dead_letters()):>9}")
+        known = "" if sink in loaded.sinks else " (no such sink in the configuration)"
+        typer.echo(f"  {sink:<20} {depth.alerts:>9} alert(s) waiting, the oldest for {age:.0f} s{known}")
+    typer.echo(f"  {'dead letters':<20} {dead:>9}")
 
 
 @app.command("dead-letters")
@@ -43,12 +52,12 @@ def dead_letters(
     json: Annotated[bool, typer.Option("--json", help="JSON lines, with the payloads.")] = False,
 ) -> None:
     """List dead letters: what could not be understood or delivered, and why."""
-    for letter in _store(config).dead_letters(limit=limit):
-        if json:
-            typer.echo(_as_json(letter))
-            continue
+    with _store(load(config)) as store:
+        found = store.dead_letters(limit=limit)
+    for letter in found:
         when = timestamps.from_ns(letter.time)[:19]
-        typer.echo(f"{letter.id:>6} {when} {letter.stage} {letter.component}: {letter.reason}: {letter.detail}")
+        told = f"{letter.stage} {letter.component}: {letter.reason}: {one_line(letter.detail)}"
+        typer.echo(_as_json(letter) if json else f"{letter.id:>6} {when} {told}")
 
 
 def _as_json(letter: DeadLetter) -> str:
@@ -63,8 +72,9 @@ def _as_json(letter: DeadLetter) -> str:
 @app.command()
 def retry(ids: Ids = None, config: ConfigOption = None, all_: All = False) -> None:
     """Put dead letters back: to their sink, or through parsing and routing again. Exit status 1: some stayed."""
-    store, loaded = _store(config), load(config)
-    back, stayed = letters.retry(store, _chosen(store, ids, all_), loaded)
+    loaded = load(config)
+    with _store(loaded) as store:
+        back, stayed = letters.retry(store, _chosen(store, ids, all_), loaded)
     typer.echo(f"{back} put back")
     for letter, why in stayed:
         typer.echo(f"{letter.id} stays: {why}", err=True)
@@ -81,17 +91,18 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Drop dead letters, or all that waits for a sink. It is gone for good."""
-    store = _store(config)
-    if sink is not None:
-        _sure(f"Drop all that waits for {sink}?", yes)
+    with _store(load(config)) as store:
+        if sink is not None:
+            _sure(f"Drop all that waits for {sink}?", yes)
+            with store.transaction():
+                dropped = store.drop_sink(sink)
+            typer.echo(f"{dropped} alert(s) dropped")
+            return
+        chosen = [letter.id for letter in _chosen(store, ids, all_)]
+        _sure(f"Drop {len(chosen)} dead letter(s)?", yes)
         with store.transaction():
-            dropped = store.drop_sink(sink)
-        typer.echo(f"{dropped} alert(s) dropped")
-        return
-    chosen = [letter.id for letter in _chosen(store, ids, all_)]
-    _sure(f"Drop {len(chosen)} dead letter(s)?", yes)
-    with store.transaction():
-        typer.echo(f"{store.forget_dead_letters(chosen)} dead letter(s) dropped")
+            gone = store.forget_dead_letters(chosen)
+        typer.echo(f"{gone} dead letter(s) dropped")
 
 
 def _chosen(store: Store, ids: list[int] | None, everything: bool) -> list[DeadLetter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import structlog
@@ -51,6 +52,7 @@ async def _run(config: Config, path: Path | None) -> None:
     systemd.notify("STOPPING=1")
     log.info("stopping: finishing what was taken")
     reloading.cancel()
+    await asyncio.wait({reloading})
     await pipeline.stop()
     watchdog.cancel()
     log.info("stopped", waiting={name: count for name, count in pipeline.waiting.items() if count})
@@ -60,11 +62,13 @@ async def _reload_when_asked(pipeline: Pipeline, path: Path | None, asked: async
     while True:
         await asked.wait()
         asked.clear()
-        systemd.notify("RELOADING=1")
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             await pipeline.reload(load(path))
         except AdsbridgeError as error:
             log.error("the new configuration is refused; the old one stays in force", error=str(error))
+        except Exception:
+            log.exception("reloading has a defect; the old configuration stays in force")
         else:
             log.info("reloaded", config=str(path))
         systemd.notify("READY=1")

@@ -7,7 +7,8 @@ import base64
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +19,7 @@ from adsbridge.demo.receiver import Receiver
 from adsbridge.errors import AdsbridgeError
 from adsbridge.events import Alert
 from adsbridge.metrics import Metrics
-from adsbridge.parse import Parsed, detect, parse_all
+from adsbridge.parse import Parsed, detect, falco, parse_all
 from adsbridge.pipeline import Pipeline
 from adsbridge.processing import Processing
 
@@ -33,6 +34,7 @@ sinks:
 spool: {{path: {folder}/spool.db}}
 admin: null
 """
+_LENGTH = 4.0  # seconds that the story takes, so that alerts appear one by one and in order
 _PATIENCE = 30.0  # seconds without any progress until what was not delivered counts as lost
 
 
@@ -99,15 +101,22 @@ class _Feed:
     def _source(self, record: bytes, parsed: Parsed) -> str:
         if parsed.rejected:
             return "falco_file"
-        if not parsed.events or parsed.events[0].sensor == "osquery":  # osquery's headers and empty batches are none
+        # What holds no event is Falco's closing statistics, or osquery's headers and empty batches.
+        of_falco = parsed.events[0].sensor == "falco" if parsed.events else _is_falcos(record)
+        if not of_falco:
             return "osquery_log"
         by_http = record[:1] != b"{" or self.fed["falco_http"] <= self.fed["falco_file"]
         return "falco_http" if by_http else "falco_file"
 
 
+def _is_falcos(record: bytes) -> bool:
+    return not parse_all(falco.parse, [(record, b"")]).rejected
+
+
 def builtin() -> list[Path]:
     """The recordings that adsbridge brings."""
-    return sorted((Path(__file__).parent / "recordings").iterdir())
+    folder = Path(__file__).parent / "recordings"
+    return sorted(path for path in folder.iterdir() if path.suffix in {".jsonl", ".log"})
 
 
 async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outcome:
@@ -126,14 +135,15 @@ async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outc
     await pipeline.start()
     feed = _Feed(loaded.processing())
     try:
+        records = _in_order(record for path in files for record, _ in recordings.read(path))
         async with aiohttp.ClientSession() as session:
-            for path in files:
-                for record, _ in recordings.read(path):
-                    source = await feed.take(record)
-                    if source == "falco_http":
-                        await _post(session, pipeline.sources[source], record)
-                    else:
-                        _append(Path(pipeline.sources[source]), record)
+            for record in records:
+                await asyncio.sleep(_LENGTH / len(records))
+                source = await feed.take(record)
+                if source == "falco_http":
+                    await _post(session, pipeline.sources[source], record)
+                else:
+                    _append(Path(pipeline.sources[source]), record)
         await _settle(pipeline, feed.fed.total())
     finally:
         await pipeline.stop()
@@ -157,6 +167,17 @@ async def _post(session: aiohttp.ClientSession, url: str, record: bytes) -> None
             raise AdsbridgeError(f"the listener answered {response.status} to a recorded alert")
 
 
+def _in_order(records: Iterable[bytes]) -> list[bytes]:
+    """The records by the time of their first event; one that has none stays behind the one before it."""
+    time = ""
+    timed = []
+    for record in records:
+        events = parse_all(detect.parse, [(record, b"")]).events
+        time = events[0].time if events else time
+        timed.append((time, record))
+    return [record for _, record in sorted(timed, key=itemgetter(0))]
+
+
 def _append(path: Path, record: bytes) -> None:
     with path.open("ab") as file:
         file.write(record + b"\n")
@@ -167,7 +188,7 @@ async def _settle(pipeline: Pipeline, fed: int) -> None:
     moved, before = time.monotonic(), (-1.0, -1)
     while time.monotonic() - moved < _PATIENCE:
         taken = sum(pipeline.metrics.total(pipeline.metrics.received).values())
-        waiting = pipeline.waiting["webhook"]
+        waiting = pipeline.waiting.get("webhook", 0)
         if taken >= fed and not waiting:
             return
         if (taken, waiting) != before:

@@ -7,6 +7,7 @@ rows) or raises ``ParseError``. ``parse_all`` applies it to many, so that one ba
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,9 @@ from adsbridge.errors import ParseError
 from adsbridge.events import Event
 
 _T = TypeVar("_T")
+_DEEPEST = 100
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 KEPT_BYTES = 64 * 1024
 """How much of a rejected record a dead letter keeps."""
@@ -30,15 +34,22 @@ class Rejected(msgspec.Struct):
 
 
 class Parsed(msgspec.Struct):
-    """What came of some records."""
+    """What came of some records.
+
+    Attributes:
+        received: how many records there were.
+        size: their bytes.
+    """
 
     events: list[Event] = msgspec.field(default_factory=list)
     rejected: list[Rejected] = msgspec.field(default_factory=list)
     received: int = 0
+    size: int = 0
 
     def take(self, parser: Parser, record: bytes, position: bytes, host: str | None) -> None:
         """Parse one record into this."""
         self.received += 1
+        self.size += len(record)
         try:
             self.events.extend(parser(record, position, host=host))
         except ParseError as error:
@@ -81,30 +92,42 @@ def join_continued(
     A line that starts no record belongs to the text record before it; one behind JSON stands alone, since a
     line of JSON is always whole.
     """
-    held: tuple[bytes, bytes] | None = None
+    held: list[bytes] = []
+    held_position = b""
     for record, position in records:
-        if record[:1] != b"{" and held is not None and not starts(record):
-            held = (held[0] + b"\n" + record, held[1])
+        is_text = record[:1] != b"{"
+        if held and is_text and not starts(record):
+            held.append(record)
             continue
-        if held is not None:
-            yield held
-        held = None
-        if record[:1] != b"{" and starts(record):
-            held = (record, position)
+        if held:
+            yield b"\n".join(held), held_position
+            held = []
+        if is_text and starts(record):
+            held, held_position = [record], position
         else:
             yield record, position
-    if held is not None:
-        yield held
+    if held:
+        yield b"\n".join(held), held_position
 
 
 def event_id(record: bytes, position: bytes = b"") -> str:
     """32 hexadecimal digits from the record and its position."""
-    return hashlib.sha256(position + b"\0" + record).hexdigest()[:32]
+    digest = hashlib.sha256(record)
+    if position:
+        digest.update(b"\0" + position)
+    return digest.hexdigest()[:32]
 
 
 def as_text(record: bytes) -> str:
     """The record as text, with bytes that are not UTF-8 replaced (U+FFFD)."""
     return record.decode("utf-8", "replace")
+
+
+def raw_json(record: bytes) -> msgspec.Raw:
+    """A JSON record to carry along as it came, but on one line and in UTF-8: alerts are kept as JSON lines."""
+    if not record.isascii():
+        record = as_text(record).encode()
+    return msgspec.Raw(msgspec.json.format(record, indent=-1) if b"\n" in record or b"\r" in record else record)
 
 
 def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
@@ -123,4 +146,28 @@ def decode_json(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
     except msgspec.DecodeError as error:
         raise ParseError("not_json", str(error)) from None
     except RecursionError:
-        raise ParseError("too_deep", "the JSON nests too deeply; 100 levels are plenty for a record") from None
+        raise _too_deep() from None
+
+
+def decode_record(decoder: msgspec.json.Decoder[_T], record: bytes) -> _T:
+    """Decode one record; see ``decode_json``. It nests so little that what is made of it can always be encoded."""
+    found = decode_json(decoder, record)
+    if _nests_too_deeply(record):
+        raise _too_deep()
+    return found
+
+
+def _too_deep() -> ParseError:
+    return ParseError("too_deep", f"the JSON nests too deeply; {_DEEPEST} levels are plenty for a record")
+
+
+def _nests_too_deeply(record: bytes) -> bool:
+    """Whether JSON, known to be right, has more levels than a record may have."""
+    if record.count(b"{") + record.count(b"[") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", record)):
+        depth += 1 if bracket.group() in b"{[" else -1
+        if depth > _DEEPEST:
+            return True
+    return False

@@ -12,7 +12,7 @@ _any = msgspec.json.Decoder(msgspec.Raw)
 
 
 def falco_records(body: bytes) -> list[bytes]:
-    """The alerts in a body: one JSON alert, a JSON array of them, JSON lines, or text as Falco posts it.
+    """The alerts in a body: one JSON alert (over several lines, too), a JSON array, JSON lines, or Falco's text.
 
     Raises:
         ParseError: the body is empty, or an array that is no JSON.
@@ -22,7 +22,7 @@ def falco_records(body: bytes) -> list[bytes]:
         raise ParseError("empty", "the body is empty; expected an alert")
     if body[:1] == b"[":
         return [bytes(record) for record in decode_json(_array, body)]
-    if b"\n" not in body or (body[:1] == b"{" and not _is_json(body.split(b"\n", 1)[0])):
+    if b"\n" not in body or (body[:1] == b"{" and not _is_json(body.split(b"\n", 1)[0]) and _is_json(body)):
         return [body]
     lines = ((line.removesuffix(b"\r"), b"") for line in body.split(b"\n") if line.strip())
     return [record for record, _ in join_continued(lines, falco.starts_text)]

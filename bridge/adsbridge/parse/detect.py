@@ -17,7 +17,8 @@ def starts_text(line: bytes) -> bool:
 def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> list[Event]:
     """Falco's or osquery's record to its events; see ``adsbridge.parse.Parser``."""
     if record[:1] != b"{":
-        parser = osquery.parse if record[:1] in _OSQUERY_START else falco.parse
+        of_osquery = record[:1] in _OSQUERY_START and not falco.starts_text(record)
+        parser = osquery.parse if of_osquery else falco.parse
         return parser(record, position, host=host)
     try:
         return falco.parse(record, position, host=host)

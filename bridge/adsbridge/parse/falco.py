@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Kubernetes, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id
+from adsbridge.parse import as_text, decode_record, event_id, raw_json
 from adsbridge.parse.values import integer, one_line, text
 
 TEXT_DETECTION = "(Falco text output)"
@@ -35,24 +36,42 @@ _SEVERITIES = {
     "debug": Severity.INFORMATIONAL,
 }
 _PRIORITIES = "Emergency|Alert|Critical|Error|Warning|Notice|Informational|Debug"
-_PREFIX = re.compile(rf"(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
+_PREFIX = re.compile(rf"\A(?:[\dT:.+-]{{15,40}}: )?(?:{_PRIORITIES}) ")
 _LINE = re.compile(
     r"(?P<time>(?:\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d\.\d+(?:[+-]\d{4})?): "
     rf"(?P<priority>{_PRIORITIES}) (?P<message>.*)",
-    re.DOTALL,
+    re.DOTALL | re.ASCII,
 )
 # Falco appends these itself, behind all that a process can write into its own command line.
+_SUFFIX_START = "container_id="
 _SUFFIX = re.compile(
     r"container_id=(?P<id>\S+) container_name=(?P<name>\S*)"
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
-_KUBERNETES_FIELDS = {"k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.resource", "ka.verb"}
+_KUBERNETES_FIELDS = {
+    "k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.pod.name", "ka.target.resource",
+    "ka.target.name", "ka.verb",
+}  # fmt: skip
 _NETWORK_FIELDS = {
     "fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cport", "fd.sport", "fd.lport", "fd.rport",
     "ka.sourceips",
 }  # fmt: skip
 _NO_KUBERNETES, _NO_NETWORK = Kubernetes(), Network()
+_SUFFIX_FIELDS = {
+    "id": "container.id",
+    "name": "container.name",
+    "image": "container.image.repository",
+    "tag": "container.image.tag",
+    "pod": "k8s.pod.name",
+    "namespace": "k8s.ns.name",
+}
+# What Falco prints to its standard output when it ends, behind the alerts.
+_STATISTICS = re.compile(
+    rb"Events detected: \d+"
+    rb"(?:\nRule counts by severity:(?:\n   [A-Z]+: \d+)*)?"
+    rb"(?:\nTriggered rules by rule name:(?:\n   [^\n]+: \d+)*)?\s*\Z"
+)
 _FIELD_LIST = re.compile(r" (?:\| |\()[\w.]+=")
 
 
@@ -72,22 +91,26 @@ _decoder = msgspec.json.Decoder(_Record)
 
 
 def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> list[Event]:
-    """One alert of Falco's, JSON or text, to its event; see ``adsbridge.parse.Parser``."""
+    """One alert of Falco's, JSON or text, to its event, none for its closing statistics; see ``Parser``."""
     if record[:1] == b"{":
         return [_json_event(record, position, host)]
+    if _STATISTICS.match(record):
+        return []
     return [_text_event(record, position, host)]
 
 
 def starts_text(line: bytes) -> bool:
     """Whether a line starts an alert of Falco's text output (a message may hold line ends of its own)."""
-    return _LINE.match(as_text(line)) is not None
+    return _LINE.match(as_text(line)) is not None or _STATISTICS.match(line) is not None
 
 
 def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
-    record = decode_json(_decoder, raw)
+    record = decode_record(_decoder, raw)
     if record.output[:1] == "{":  # over gRPC with json_output, the output is the whole alert
-        return _json_event(record.output.encode(), position, host)
+        with suppress(ParseError):
+            return _json_event(record.output.encode(), position, host)
     fields = record.output_fields or {}
+    context = fields or _appended(record.output or record.message)
     name = record.hostname or host
     return Event(
         id=event_id(raw, position),
@@ -99,21 +122,13 @@ def _json_event(raw: bytes, position: bytes, host: str | None) -> Event:
         summary=_summary(record, fields),
         host=Host(name=name) if name else None,
         process=_process(fields),
-        container=_container(fields),
-        kubernetes=_kubernetes(fields),
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         network=_network(fields),
         tags=record.tags or [],
         fields=fields,
-        raw=_raw_json(raw),
+        raw=raw_json(raw),
     )
-
-
-def _raw_json(raw: bytes) -> msgspec.Raw:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return msgspec.Raw(as_text(raw).encode())
-    return msgspec.Raw(raw)
 
 
 def _time(value: str) -> str:
@@ -124,12 +139,12 @@ def _time(value: str) -> str:
 
 
 def _summary(record: _Record, fields: dict[str, Any]) -> str:
-    message = record.message or _without_prefix(record.output) or record.rule
+    message = record.message or _without_prefix(record.output)
     found = _FIELD_LIST.search(message)
-    headline = message[: found.start()] if found else message
     command = text(fields.get("proc.cmdline"))
-    if found and command:
-        headline = f"{headline}: {command}"
+    headline = message or record.rule
+    if command and (found or not message):  # else the fields say what happened: a cloud's or cluster's audit log
+        headline = f"{message[: found.start()] if found else headline}: {command}"
         file = text(fields.get("fd.name"))
         if file and file not in command:
             headline = f"{headline} ({file})"
@@ -209,18 +224,7 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
     match = _LINE.match(line)
     if match is None:
         raise ParseError("not_falco", f"expected a JSON object or 'TIME: Priority message', found {line[:60]!r}")
-    message = match["message"]
-    container = kubernetes = None
-    if found := _SUFFIX.search(message):
-        container = _container(
-            {
-                "container.id": found["id"],
-                "container.name": found["name"],
-                "container.image.repository": found["image"],
-                "container.image.tag": found["tag"],
-            }
-        )
-        kubernetes = _kubernetes({"k8s.pod.name": found["pod"], "k8s.ns.name": found["namespace"]})
+    context = _appended(match["message"])
     return Event(
         id=event_id(raw, position),
         time=_text_time(match["time"]),
@@ -228,12 +232,19 @@ def _text_event(raw: bytes, position: bytes, host: str | None) -> Event:
         source="syscall",
         detection=TEXT_DETECTION,
         severity=_SEVERITIES[match["priority"].lower()],
-        summary=one_line(message),
+        summary=one_line(match["message"]),
         host=Host(name=host) if host else None,
-        container=container,
-        kubernetes=kubernetes,
+        container=_container(context),
+        kubernetes=_kubernetes(context),
         raw=msgspec.Raw(msgspec.json.encode(line)),
     )
+
+
+def _appended(message: str) -> dict[str, Any]:
+    """The fields that Falco appended to a message, where there is no other place to find them."""
+    start = message.rfind(_SUFFIX_START)
+    found = _SUFFIX.match(message, start) if start >= 0 else None
+    return {} if found is None else {_SUFFIX_FIELDS[name]: value for name, value in found.groupdict().items()}
 
 
 def _text_time(clock: str) -> str:
@@ -243,13 +254,10 @@ def _text_time(clock: str) -> str:
     whole, _, fraction = clock.partition(".")
     hours, minutes, seconds = (int(part) for part in whole.split(":"))
     now = time.time()
-    local = datetime.fromtimestamp(now).astimezone()
     try:
-        today = local.replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
+        moment = datetime.fromtimestamp(now).replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
     except ValueError:
         return timestamps.now()
-    stamp = int(today.timestamp())
-    if stamp > now + 3600:
-        stamp -= 86400
-    second = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{second}.{fraction[:9].ljust(9, '0')}Z"
+    if moment.timestamp() > now + 3600:
+        moment -= timedelta(days=1)
+    return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")))

@@ -9,18 +9,18 @@ is news all the same: its rows are things that happened.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from adsbridge import timestamps
 from adsbridge.errors import ParseError
 from adsbridge.events import Container, Event, Host, Network, Process, Severity
-from adsbridge.parse import as_text, decode_json, event_id
-from adsbridge.parse.values import integer, number, one_line, text
+from adsbridge.parse import as_text, decode_record, event_id, raw_json
+from adsbridge.parse.values import image, integer, number, one_line, text
 
 STATUS_DETECTION = "osquery status"
 """The detection of a status line (osquery's own log)."""
@@ -29,11 +29,13 @@ _KNOWN = {
     "name", "hostIdentifier", "calendarTime", "unixTime", "epoch", "counter", "numerics",
     "decorations", "columns", "action", "diffResults", "snapshot",
 }  # fmt: skip
+_MOST_ROWS = 20_000
 _SEVERITIES = [Severity.INFORMATIONAL, Severity.LOW, Severity.HIGH, Severity.CRITICAL]
 _GLOG = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d:\d\d\.\d{6}) +\d+ ([^ \]]+:\d+)\] (.*)", re.DOTALL | re.ASCII)
 _CGROUP_ID = re.compile(r"[0-9a-f]{64}")
 _GLOG_HEADER = (b"Log file created at:", b"Running on machine:", b"Running duration", b"Log line format:")
 
+_T = TypeVar("_T", list[Any], dict[str, Any])
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +44,7 @@ class _Origin(NamedTuple):
     """Where an event comes from: its id, its raw JSON, and the host to name if the line names none."""
 
     identity: str
-    raw: bytes
+    raw: msgspec.Raw
     host: str | None
 
 
@@ -59,13 +61,13 @@ def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> l
     """One line of osquery's to its events, none for an empty batch; see ``adsbridge.parse.Parser``."""
     if record[:1] != b"{":
         return _glog(record, position, host)
-    line = decode_json(_decoder, record)
+    line = decode_record(_decoder, record)
     if "severity" in line and "message" in line and "columns" not in line:
-        return [_status(line, _Origin(event_id(record, position), as_text(record).encode(), host))]
+        return [_status(line, _Origin(event_id(record, position), raw_json(record), host))]
     rows = _rows(line)
     if len(rows) == 1 and "columns" in line:
         action, row = rows[0]
-        return [_event(line, action, row, _Origin(event_id(record, position), as_text(record).encode(), host))]
+        return [_event(line, action, row, _Origin(event_id(record, position), raw_json(record), host))]
     return [
         _event(
             line,
@@ -87,7 +89,7 @@ def _rows(line: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(line.get("name"), str):
         raise ParseError("not_osquery", "expected a query's result with its 'name'; is this osquery's results log?")
     if "diffResults" in line:
-        changes = line["diffResults"] or {"removed": [], "added": []}
+        changes = _field(line, "diffResults", dict)
         shapes = [(action, _field(changes, action, list)) for action in ("removed", "added")]
         found = [(action, row) for action, rows in shapes for row in rows]
     elif "snapshot" in line:
@@ -97,21 +99,25 @@ def _rows(line: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         found = [(action if isinstance(action, str) else "added", line["columns"])]
     else:
         raise ParseError("not_osquery", "expected 'columns', 'diffResults' or 'snapshot' beside 'name'")
+    if len(found) > _MOST_ROWS:
+        raise ParseError("too_many_rows", f"{len(found)} rows in one line; at most {_MOST_ROWS} are taken apart")
     if not all(isinstance(row, dict) for _, row in found):
         raise ParseError("wrong_shape", "each row must be an object of columns")
     return found
 
 
-def _field(line: dict[str, Any], name: str, kind: type[list[Any]]) -> list[Any]:
-    value = line.get(name) or []
+def _field(line: dict[str, Any], name: str, kind: type[_T]) -> _T:
+    """A list or object of a line's; osquery writes an empty one as ""."""
+    value = line.get(name) or kind()
     if not isinstance(value, kind):
-        raise ParseError("wrong_shape", f"Expected `array`, got `{type(value).__name__}` - at `$.{name}`")
+        expected = "array" if kind is list else "object"
+        raise ParseError("wrong_shape", f"Expected `{expected}`, got `{type(value).__name__}` - at `$.{name}`")
     return value
 
 
-def _row_record(line: dict[str, Any], action: str, row: dict[str, Any]) -> bytes:
+def _row_record(line: dict[str, Any], action: str, row: dict[str, Any]) -> msgspec.Raw:
     rest = {key: value for key, value in line.items() if key not in {"diffResults", "snapshot", "action"}}
-    return _encode({**rest, "columns": row, "action": action})
+    return msgspec.Raw(_encode({**rest, "columns": row, "action": action}))
 
 
 def _event(line: dict[str, Any], action: str, row: dict[str, Any], origin: _Origin) -> Event:
@@ -135,30 +141,36 @@ def _event(line: dict[str, Any], action: str, row: dict[str, Any], origin: _Orig
         network=_network(columns),
         decorations=_decorations(line),
         fields=columns,
-        raw=msgspec.Raw(origin.raw),
+        raw=origin.raw,
     )
 
 
 def _time(line: dict[str, Any], columns: dict[str, Any]) -> str:
     seconds = integer(columns.get("time")) or integer(line.get("unixTime"))
-    if seconds is None or not 0 < seconds < 253_402_300_800:  # the year 10000
+    try:
+        return timestamps.from_ns(seconds * 1_000_000_000) if seconds and seconds > 0 else timestamps.now()
+    except ValueError:
         return timestamps.now()
-    return timestamps.from_ns(seconds * 1_000_000_000)
 
 
 def _summary(name: str, action: str, columns: dict[str, Any]) -> str:
-    shown = [f"{key}={value}" for key, value in columns.items() if value not in {"", None} and _telling(key)]
-    rows = " ".join(shown[:6]) or "(no columns)"
-    return f"{name} ({action}): {rows}"
+    telling = sorted(
+        (key for key, value in columns.items() if value is not None and value != "" and key not in _DULL), key=_rank
+    )
+    row = " ".join(f"{key}={columns[key]}" for key in telling[:6]) or "(no columns)"
+    return f"{name} ({action}): {row}"
 
 
-def _telling(column: str) -> bool:
-    return column not in _DULL
+def _rank(column: str) -> int:
+    """The command first, then what makes the row news, then what else is known of the process."""
+    return 0 if column == "cmdline" else 2 if column in _OF_PROCESS else 1
 
 
+_OF_PROCESS = {"name", "path", "pid", "uid", "parent_name", "parent_cmdline", "cwd"}
 _DULL = {
     "atime", "btime", "ctime", "mtime", "uptime", "time", "mode", "owner_uid", "owner_gid", "egid", "euid", "fsgid",
-    "fsuid", "gid", "sgid", "suid", "auid", "md5", "sha1", "inode", "transaction_id", "eid",
+    "fsuid", "gid", "sgid", "suid", "auid", "md5", "sha1", "inode", "transaction_id", "eid", "start_time", "parent",
+    "cgroup_path", "cgroup_namespace", "mnt_namespace", "net_namespace", "pid_namespace",
 }  # fmt: skip
 
 
@@ -188,6 +200,7 @@ def _process(columns: dict[str, Any]) -> Process | None:
         name=text(get("name")) or (path.rsplit("/", 1)[-1] if path else None),
         executable=path,
         command_line=text(get("cmdline")),
+        parent=text(get("parent_name")),
         working_directory=(text(get("cwd")) or "").strip('"') or None,
         user=text(get("username")),
         uid=integer(get("uid")),
@@ -203,9 +216,10 @@ def _container(query: str, columns: dict[str, Any]) -> Container | None:
         container_id = found[-1]
     if container_id is None:
         return None
-    image, _, tag = (text(get("image")) or text(get("container_image")) or "").partition(":")
+    repository, tag, digest = image(text(get("image")) or text(get("container_image")))
     name = text(get("container_name")) or (text(get("name")) if of_docker else None)
-    return Container(id=container_id, name=name.lstrip("/") if name else None, image=image or None, tag=tag or None)
+    name = name.lstrip("/") if name else None
+    return Container(id=container_id, name=name, image=repository, tag=tag, digest=digest)
 
 
 def _network(columns: dict[str, Any]) -> Network | None:
@@ -240,19 +254,20 @@ def _glog(record: bytes, position: bytes, host: str | None) -> list[Event]:
         raise ParseError("not_osquery", f"expected a JSON object or a glog status line, found {as_text(record[:60])!r}")
     letter, day, clock, place, message = (as_text(part) for part in match.groups())
     status = _Status("IWEF".index(letter), place, message, _glog_time(day, clock))
-    origin = _Origin(event_id(record, position), _encode(as_text(record)), host)
+    origin = _Origin(event_id(record, position), msgspec.Raw(_encode(as_text(record))), host)
     return [_status_event(status, Host(name=host) if host else None, origin)]
 
 
 def _glog_time(day: str, clock: str) -> str:
     """Glog writes local time, and before its 0.5 no year."""
-    if len(day) == 4:
-        day = f"{datetime.now().year}{day}"
+    tomorrow = datetime.now() + timedelta(days=1)
+    if len(day) == 4:  # the newest such day; clocks may differ a little
+        day = f"{tomorrow.year - (day > f'{tomorrow:%m%d}')}{day}"
     try:
-        moment = datetime.strptime(f"{day} {clock}", "%Y%m%d %H:%M:%S.%f").astimezone()
-    except ValueError:
+        moment = datetime.strptime(f"{day} {clock}", "%Y%m%d %H:%M:%S.%f")
+        return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000)
+    except (ValueError, OverflowError):
         return timestamps.now()
-    return timestamps.from_ns(int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000)
 
 
 def _status_event(status: _Status, host: Host | None, origin: _Origin) -> Event:
@@ -266,7 +281,7 @@ def _status_event(status: _Status, host: Host | None, origin: _Origin) -> Event:
         summary=one_line(f"osquery says ({status.place}): {status.message}"),
         host=host,
         fields={"severity": status.level, "origin": status.place, "message": status.message},
-        raw=msgspec.Raw(origin.raw),
+        raw=origin.raw,
     )
 
 
@@ -287,13 +302,23 @@ def _numeric_columns() -> frozenset[str]:
     return frozenset(column for column, numeric in kinds.items() if numeric == {True})
 
 
+@cache
+def _evented_columns() -> frozenset[str]:
+    """Columns that only evented tables have."""
+    tables = _schema().values()
+    plain = {column for table in tables if not table["evented"] for column in table["columns"]}
+    return frozenset(column for table in tables for column in table["columns"]) - plain
+
+
 @lru_cache(maxsize=1024)
 def is_evented(columns: frozenset[str]) -> bool:
-    """Whether only an evented table can have given these columns, its ``time`` among them."""
+    """Whether an evented table gave these columns, its ``time`` among them, alone or joined with others."""
     if "time" not in columns:
         return False
     tables = [table for table in _schema().values() if columns <= table["columns"].keys()]
-    return bool(tables) and all(table["evented"] for table in tables)
+    if not tables:  # a join, or columns with names of their own
+        return not columns.isdisjoint(_evented_columns())
+    return all(table["evented"] for table in tables)
 
 
 def typed(row: dict[str, Any]) -> dict[str, Any]:

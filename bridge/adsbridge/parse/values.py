@@ -11,7 +11,6 @@ SUMMARY_LENGTH = 400
 _MISSING = {"", "<NA>"}
 _CANONICAL = re.compile(r"(?:0|-?[1-9]\d{0,19})\Z", re.ASCII)
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,19})\.\d{1,19}\Z", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def text(value: Any) -> str | None:
@@ -35,14 +34,18 @@ def number(value: str) -> int | float | str:
     return float(value) if _DECIMAL.match(value) else value
 
 
+def image(value: str | None) -> tuple[str | None, str | None, str | None]:
+    """Repository, tag and digest of an image's name; a colon before the last slash belongs to a port."""
+    name, _, digest = (value or "").partition("@")
+    repository, _, tag = name.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = name, ""
+    return repository or None, tag or None, digest or None
+
+
 def one_line(value: str) -> str:
-    """One line that is safe to print: control and text-direction characters shown as escapes, cut to length."""
-    if not value.isprintable():
-        value = _CONTROL.sub(_escape, value)
-    if len(value) > SUMMARY_LENGTH:
-        value = value[: SUMMARY_LENGTH - 1] + "…"
-    return value
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape").decode()
+    """One line that is safe to print: what is invisible or turns text around shown as escapes, cut to length."""
+    shown = value[: SUMMARY_LENGTH + 1]
+    if not shown.isprintable():
+        shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
+    return shown if len(shown) <= SUMMARY_LENGTH else shown[: SUMMARY_LENGTH - 1] + "…"

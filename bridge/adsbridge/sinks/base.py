@@ -8,6 +8,9 @@ from functools import cached_property
 
 from adsbridge.components import Component, Settings
 from adsbridge.events import Alert, decode
+from adsbridge.parse import event_id
+
+_HEAD = len('{"id":"') + 32
 
 
 class Batch:
@@ -24,6 +27,11 @@ class Batch:
         return len(self.payloads)
 
     @cached_property
+    def id(self) -> str:
+        """The same for the same alerts, each time: made from their ids, which stand first in their JSON."""
+        return event_id(b"".join(payload[:_HEAD] for payload in self.payloads))
+
+    @cached_property
     def alerts(self) -> list[Alert]:
         """The alerts, decoded when first asked for."""
         return [decode(payload) for payload in self.payloads]
@@ -35,6 +43,9 @@ class Sink(Component):
     Delivery (adsbridge.delivery) calls it with one batch at a time and owns batching, retries, the circuit
     breaker and dead letters.
 
+    Attributes:
+        most: the most alerts that it takes in one batch; ``None``: as many as the configuration allows.
+
     Args:
         name: its name in the configuration.
         settings: an instance of its ``Config``.
@@ -43,6 +54,7 @@ class Sink(Component):
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
+        self.most: int | None = None
 
     async def open(self) -> None:
         """Get ready to send.
@@ -54,6 +66,9 @@ class Sink(Component):
     @abstractmethod
     async def send(self, batch: Batch) -> None:
         """Deliver the batch; returning means that the destination has it.
+
+        An error with ``items`` means that the destination has all others of the batch. Where some are refused
+        and some may be taken later, raise ``Retryable`` with both: the refused ones come again.
 
         Raises:
             Permanent: the destination refuses this content for good.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from adsbridge.components import Settings
 from adsbridge.errors import Retryable, StartError
+from adsbridge.sinks._worker import Worker
 from adsbridge.sinks.base import Batch, Sink
 from adsbridge.units import Size
 
@@ -38,9 +38,13 @@ class File(Sink):
         super().__init__(name, settings)
         self._path, self._max_size, self._keep = settings.path, settings.max_size, settings.keep
         self._fd: int | None = None
+        self._moved = False
+        self._worker = Worker(name)
 
     async def open(self) -> None:
         """Open the file; see ``Sink.open``."""
+        if self._path.exists() and not self._path.is_file():
+            raise StartError(f"sink {self.name}: cannot write {self._path}: it is not a regular file")
         try:
             self._open()
         except OSError as error:
@@ -48,21 +52,26 @@ class File(Sink):
 
     def _open(self) -> int:
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         return self._fd
 
     async def send(self, batch: Batch) -> None:
         """Append the batch and flush it to the disk; see ``Sink.send``."""
-        await asyncio.to_thread(self._append, b"\n".join(batch.payloads) + b"\n")
+        await self._worker.run(lambda: self._append(b"\n".join(batch.payloads) + b"\n"))
 
     def _append(self, data: bytes) -> None:
         start = None
         try:
+            if self._moved or not self._path.exists():  # a file without a name is read by nobody
+                self._moved = False
+                self._close()
             fd = self._open()
             start = os.fstat(fd).st_size
             if self._max_size is not None and start and start + len(data) > self._max_size:
                 self._rotate()
                 fd, start = self._open(), 0
+            if start and os.pread(fd, 1, start - 1) != b"\n":
+                data = b"\n" + data  # a crash left a line half written
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
@@ -92,7 +101,7 @@ class File(Sink):
 
     def reopen(self) -> None:
         """Open the file anew at the next batch; see ``Sink.reopen``."""
-        self._close()
+        self._moved = True
 
     def _close(self) -> None:
         if self._fd is not None:
@@ -101,4 +110,5 @@ class File(Sink):
 
     async def close(self) -> None:
         """Close the file; see ``Sink.close``."""
-        self._close()
+        await self._worker.run(self._close)
+        self._worker.stop()

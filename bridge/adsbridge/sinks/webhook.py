@@ -8,6 +8,7 @@ import binascii
 import gzip
 import hashlib
 import hmac
+import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Literal
@@ -19,13 +20,15 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from adsbridge import __version__
 from adsbridge.components import Settings
 from adsbridge.errors import Permanent, Retryable, StartError
-from adsbridge.parse import event_id
+from adsbridge.parse.values import one_line
 from adsbridge.sinks.base import Batch, Sink
 from adsbridge.tls import ClientTls
 from adsbridge.units import Address, Duration
 
 _REFUSED = {400, 413, 415, 422}
 _PREFIX = "whsec_"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS = {"content-type", "content-length", "content-encoding", "host", "transfer-encoding"}
 
 
@@ -45,7 +48,7 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_is_secret)]
 class WebhookSettings(Settings):
     """Settings of the webhook sink."""
 
-    url: str = Field(description="http:// or https:// address that takes POST")
+    url: str = Field(repr=False, description="http:// or https:// address that takes POST")
     mode: Literal["batch", "single"] = Field(
         "batch", description="batch: a JSON array of alerts; single: one request per alert, a JSON object"
     )
@@ -73,6 +76,9 @@ class WebhookSettings(Settings):
             )
         if taken := sorted(name for name in self.headers if name.lower() in _OWN_HEADERS):
             raise ValueError(f"headers: {', '.join(taken)} cannot be set here")
+        for name, value in self.headers.items():
+            if not _TOKEN.match(name) or _UNSENDABLE.search(value.get_secret_value()):
+                raise ValueError(f"headers: {name!r} or its value has characters that HTTP headers cannot carry")
         return self
 
 
@@ -92,6 +98,7 @@ class Webhook(Sink):
         super().__init__(name, settings)
         self._keys = [base64.b64decode(secret.get_secret_value().removeprefix(_PREFIX)) for secret in settings.secrets]
         self._session: aiohttp.ClientSession | None = None
+        self.most = 1 if settings.mode == "single" else None
 
     async def open(self) -> None:
         """Load certificates; see ``Sink.open``."""
@@ -108,17 +115,11 @@ class Webhook(Sink):
 
     async def send(self, batch: Batch) -> None:
         """Post the batch; see ``Sink.send``."""
-        if self.settings.mode == "batch":
-            await self._post(b"[" + b",".join(batch.payloads) + b"]", event_id(b"\n".join(batch.payloads)))
-            return
-        for index, payload in enumerate(batch.payloads):
-            try:
-                await self._post(payload, _id_of(payload))
-            except Permanent as error:
-                raise Permanent(str(error), items=[index]) from error
-            except Retryable as error:
-                left = range(index, len(batch))
-                raise Retryable(str(error), retry_after=error.retry_after, items=left) from error
+        if self.settings.mode == "single":
+            (payload,) = batch.payloads
+            await self._post(payload, batch.alerts[0].id)
+        else:
+            await self._post(b"[%b]" % b",".join(batch.payloads), batch.id)
 
     async def _post(self, body: bytes, identity: str) -> None:
         assert self._session is not None, "open() comes first"  # noqa: S101
@@ -134,10 +135,8 @@ class Webhook(Sink):
             ) as response:
                 await response.content.read(64 * 1024)
                 _judge(response)
-        except aiohttp.ClientError as error:
-            raise Retryable(f"{_origin(self.settings.url)}: {error or type(error).__name__}") from error
-        except OSError as error:
-            raise Retryable(f"{_origin(self.settings.url)}: {error.strerror or error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Retryable(self._told(error)) from error
 
     def _signed(self, identity: str, body: bytes) -> dict[str, str]:
         stamp = str(int(time.time()))
@@ -156,7 +155,12 @@ class Webhook(Sink):
             async with self._session.head(self.settings.url, timeout=timeout, allow_redirects=False):
                 return
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Retryable(f"{_origin(self.settings.url)}: {error or type(error).__name__}") from error
+            raise Retryable(self._told(error)) from error
+
+    def _told(self, error: Exception) -> str:
+        # aiohttp's text for an answer that is no HTTP names the whole address, and its path may hold a token.
+        said = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+        return f"{_origin(self.settings.url)}: {one_line(said) or type(error).__name__}"
 
     async def close(self) -> None:
         """Close the connections; see ``Sink.close``."""
@@ -167,7 +171,7 @@ class Webhook(Sink):
 def _judge(response: aiohttp.ClientResponse) -> None:
     if 200 <= response.status < 300:
         return
-    said = f"{_origin(str(response.url))} answered {response.status} {response.reason or ''}".rstrip()
+    said = f"{_origin(str(response.url))} answered {response.status} {one_line(response.reason or '')}".rstrip()
     if response.status in _REFUSED:
         raise Permanent(said)
     raise Retryable(said, retry_after=retry_after(response.headers.get("Retry-After")))
@@ -189,7 +193,3 @@ def _origin(url: str) -> str:
     """Scheme, host and port: an address's path may hold a token, and this goes into logs."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _id_of(payload: bytes) -> str:
-    return Batch([payload]).alerts[0].id

@@ -32,8 +32,9 @@ class LineSplitter:
 
     def __init__(self, limit: int, offset: int = 0) -> None:
         self._limit = limit
+        self._kept = min(limit, KEPT_BYTES)
         self._rest = b""
-        self._skipping: bytes | None = None  # start of a line that is too long
+        self._skipping: tuple[bytes, int] | None = None  # a line that is too long: its start, and where that stands
         self.offset = offset
         """Where the first byte not yet returned as part of a line stands."""
 
@@ -53,10 +54,11 @@ class LineSplitter:
         start = self.offset
         self.offset += len(line) + 1
         if self._skipping is not None:
-            found: bytes | TooLong = TooLong(self._skipping, self._limit)
+            kept, start = self._skipping
+            found: bytes | TooLong = TooLong(kept, self._limit)
             self._skipping = None
         elif len(line) > self._limit:
-            found = TooLong(line[:KEPT_BYTES], self._limit)
+            found = TooLong(line[: self._kept], self._limit)
         else:
             found = line.removesuffix(b"\r")
         return found, start, self.offset
@@ -67,7 +69,7 @@ class LineSplitter:
             return
         self._rest += rest
         if len(self._rest) > self._limit:
-            self._skipping = self._rest[:KEPT_BYTES]
+            self._skipping = self._rest[: self._kept], self.offset
             self.offset += len(self._rest)
             self._rest = b""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ class Reader:
 
     Attributes:
         advanced: whether the last call of ``lines`` went on to another file.
+        more: whether the last call of ``lines`` stopped before the file's end.
         gap: why lines may be missing, if so; whoever tells it empties it.
 
     Raises:
@@ -34,11 +36,12 @@ class Reader:
         self._limit = limit
         self._file: BinaryIO | None = None
         self.advanced = False
+        self.more = False
         self.gap = ""
         if position is not None:
             self._resume(position)
-        elif at_end:
-            self._open(path, at_end=True)
+        else:
+            self._open(path, at_end=at_end)
 
     def _resume(self, position: Position) -> None:
         found = generations.resume(self._path, position)
@@ -46,7 +49,8 @@ class Reader:
             self._take(found, position.offset)
             return
         start = generations.newer(self._path, position.time)
-        self.gap = f"the file read last is gone; going on with {start}"
+        if position.inode:
+            self.gap = f"the file read last is gone; going on with {start}"
         self._open(start)
 
     def _open(self, path: Path, *, at_end: bool = False) -> None:
@@ -55,14 +59,22 @@ class Reader:
             self._take(file, os.fstat(file.fileno()).st_size if at_end else 0)
 
     def _take(self, file: BinaryIO, offset: int) -> None:
-        self.close()
-        status = os.fstat(file.fileno())
-        self._file = file
-        self._identity = (status.st_dev, status.st_ino)
+        self._exchange(file)
         self._splitter = LineSplitter(self._limit, offset)
         # What was read and may still be needed: from a little before the first unfinished line.
         self._window = generations.tail(file, offset)
         self._window_start = offset - len(self._window)
+
+    def _exchange(self, file: BinaryIO) -> None:
+        self.close()
+        status = os.fstat(file.fileno())
+        self._file = file
+        self._identity = (status.st_dev, status.st_ino)
+
+    @property
+    def start(self) -> Position:
+        """Where a new reader starts; before all that is still to be written if there is no file yet."""
+        return self.position(self._splitter.offset) if self._file else Position(0, 0, 0, time=time.time())
 
     @property
     def prefix(self) -> bytes:
@@ -82,7 +94,7 @@ class Reader:
         Raises:
             OSError: the file cannot be read.
         """
-        self.advanced = False
+        self.advanced = self.more = False
         if self._file is None:
             self._open(self._path)
         if self._file is None:
@@ -93,7 +105,8 @@ class Reader:
             return []
         chunk = os.pread(self._file.fileno(), _CHUNK, read_to)
         if not chunk:
-            return self._next_generation(self._file)
+            return self._next_generation(self._file, read_to)
+        self.more = len(chunk) == _CHUNK
         keep_from = max(self._window_start, self._splitter.offset - TAIL)
         self._window = self._window[keep_from - self._window_start :] + chunk
         self._window_start = keep_from
@@ -104,15 +117,21 @@ class Reader:
         self.advanced = True
         copy = generations.resume(self._path, self.position(read_to))
         if copy is not None:
-            self._take(copy, self._splitter.offset)
+            self._exchange(copy)  # it holds the same up to here, so what was begun goes on in it
             return
         self.gap = "the file was cut off, and no copy of what it held was found"
-        self._open(self._path)
+        self.close()
 
-    def _next_generation(self, file: BinaryIO) -> list[Line]:
+    def rewind(self, line: Line) -> None:
+        """Give a line again, and what is behind it; one of the lines returned last."""
+        self._splitter = LineSplitter(self._limit, line[1])
+        self._window = self._window[: line[1] - self._window_start]
+
+    def _next_generation(self, file: BinaryIO, read_to: int) -> list[Line]:
         """At the end of a file whose writer has gone on to another: its last line, then the next file."""
         following = self._following(file)
-        if following is None:
+        # What was written between the last read and the change to the other file is still to be read.
+        if following is None or os.fstat(file.fileno()).st_size > read_to:
             return []
         if last := self._splitter.finish():
             return last

@@ -71,7 +71,7 @@ class FalcoHttp(Source):
     def _may_send(self, request: web.BaseRequest) -> bool:
         if self.settings.token is None:
             return True
-        given = request.headers.get("Authorization", "").encode()
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return hmac.compare_digest(given, b"Bearer " + self.settings.token.get_secret_value().encode())
 
     async def _take(self, body: bytes, peer: str | None) -> web.Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,15 +42,25 @@ def holds(file: BinaryIO, position: Position) -> bool:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The uncompressed rotated generations of a file, oldest first."""
+    """The uncompressed rotated generations of a file that hold something, oldest first."""
     found = []
     for sibling in path.parent.glob(f"{_escaped(path.name)}*"):
-        if _ROTATED.match(sibling.name[len(path.name) :]):
+        suffix = sibling.name[len(path.name) :]
+        if _ROTATED.match(suffix):
             try:
-                found.append((sibling.stat().st_mtime_ns, sibling))
+                status = sibling.stat()
             except FileNotFoundError:
                 continue
-    return [sibling for _, sibling in sorted(found)]
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                found.append((_place(suffix[1:]), status.st_mtime_ns, sibling))
+    return [sibling for *_, sibling in sorted(found)]
+
+
+def _place(suffix: str) -> int:
+    """The order that a suffix tells: 2 before 1, but 20261121 before 20261122; of others, the time tells it."""
+    if not suffix.isdecimal():
+        return 0
+    return -int(suffix) if len(suffix) < 5 else int(suffix)
 
 
 def _escaped(name: str) -> str:
@@ -77,7 +88,10 @@ def resume(path: Path, position: Position) -> BinaryIO | None:
 
 
 def after(path: Path, file: BinaryIO) -> Path:
-    """The generation that follows an open one: the next newer rotated file, or the live one."""
+    """The generation that follows an open one: the next newer rotated file, or the live one.
+
+    One that was removed while it was open has no name any more: then the oldest that was written after it.
+    """
     status = os.fstat(file.fileno())
     generations = rotated(path)
     for index, generation in enumerate(generations):
@@ -87,7 +101,7 @@ def after(path: Path, file: BinaryIO) -> Path:
             continue
         if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
             return generations[index + 1] if index + 1 < len(generations) else path
-    return path
+    return newer(path, status.st_mtime)
 
 
 def newer(path: Path, moment: float) -> Path:

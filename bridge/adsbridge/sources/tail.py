@@ -7,9 +7,10 @@ it covers, so a crash at any moment repeats nothing and loses nothing.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +69,8 @@ class Tail(Source):
 
     async def start(self, intake: Intake) -> None:
         """Begin to read; see ``Source.start``. A file that is not there yet is waited for."""
-        if not self._is_stdin and self.settings.path.is_dir():
-            raise StartError(f"source {self.name}: {self.settings.path} is a folder; name the file in it")
+        if not self._is_stdin and (why := _unreadable(self.settings.path)):
+            raise StartError(f"source {self.name}: {self.settings.path} {why}")
         follow = self._read_stdin if self._is_stdin else self._follow
         self._task = asyncio.create_task(follow(intake), name=f"source {self.name}")
 
@@ -87,11 +88,13 @@ class Tail(Source):
         await super().finished()
 
     async def _follow(self, intake: Intake) -> None:
+        position: Position | None = None
         while not self._stopping.is_set():
             reader = None
             try:
                 saved = await intake.checkpoint(self.name)
-                position = None if saved is None else msgspec.json.decode(saved, type=Position)
+                if saved is not None:
+                    position = msgspec.json.decode(saved, type=Position)
                 reader = await asyncio.to_thread(
                     Reader,
                     self.settings.path,
@@ -99,9 +102,12 @@ class Tail(Source):
                     position,
                     at_end=self.settings.start == "end",
                 )
+                if saved is None:  # so that a crash before the first lines does not move the start
+                    position = reader.start
+                    await self._submit(intake, Parsed(), position)
                 await self._read(reader, intake)
-            except (OSError, SpoolError) as error:
-                self._say_once(str(error))
+            except Exception as error:
+                self._say_once(error)
                 await self._pause(1.0)
             finally:
                 if reader is not None:
@@ -114,12 +120,39 @@ class Tail(Source):
             if reader.gap:
                 log.warning("lines may be missing from the log", source=self.name, reason=reader.gap)
                 reader.gap = ""
-            for part in _parts(lines, _LINES):
-                checkpoint = msgspec.json.encode(reader.position(part[-1][2])).decode()
-                await (await intake.submit(self.name, self._parse(part, reader.prefix), checkpoint))
+            if lines and reader.more:
+                lines = self._without_unfinished(lines, reader)
+            for part in self._parts(lines):
+                await self._submit(intake, self._parse(part, reader.prefix), reader.position(part[-1][2]))
                 self._said = None
             if not lines and not reader.advanced:
                 await self._pause(self.settings.poll)
+
+    async def _submit(self, intake: Intake, parsed: Parsed, position: Position) -> None:
+        await (await intake.submit(self.name, parsed, msgspec.json.encode(position).decode()))
+
+    def _starts(self, line: Line) -> bool:
+        """Whether a record starts with this line; a text record may go on over further ones."""
+        return isinstance(line[0], TooLong) or line[0][:1] == b"{" or type(self).starts_text(line[0])
+
+    def _parts(self, lines: list[Line]) -> Iterator[list[Line]]:
+        """Portions to hand in, cut where a record starts."""
+        start = 0
+        while start < len(lines):
+            end = start + _LINES
+            while end < len(lines) and not self._starts(lines[end]):
+                end += 1
+            yield lines[start:end]
+            start = end
+
+    def _without_unfinished(self, lines: list[Line], reader: Reader) -> list[Line]:
+        """Leave the last record, if it is text that may go on behind what was read, for the next time."""
+        last = next((place for place in range(len(lines) - 1, 0, -1) if self._starts(lines[place])), 0)
+        first = lines[last][0]
+        if last == 0 or isinstance(first, TooLong) or first[:1] == b"{":
+            return lines
+        reader.rewind(lines[last])
+        return lines[:last]
 
     def _parse(self, lines: Iterable[Line], prefix: bytes) -> Parsed:
         parsed = Parsed()
@@ -140,21 +173,15 @@ class Tail(Source):
     async def _read_stdin(self, intake: Intake) -> None:
         """Standard input has no checkpoint: what is in flight at a crash is lost, as in any pipe."""
         splitter = LineSplitter(self.settings.max_line)
-        loop = asyncio.get_running_loop()
-        stream = asyncio.StreamReader(limit=_CHUNK)
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin.buffer)
-        try:
-            while not self._stopping.is_set():
-                chunk = await self._unless_stopping(stream.read(_CHUNK))
-                lines = splitter.feed(chunk) if chunk else splitter.finish()
-                for part in _parts(lines, _LINES):
-                    await self._insist(intake, self._parse(part, b"stdin:"))
-                if not chunk:
-                    return
-        finally:
-            transport.close()
+        chunks = _Stdin()
+        chunk = b"\n"
+        while chunk:
+            chunk = await self._unless_stopping(chunks.next())
+            lines = splitter.feed(chunk) if chunk else splitter.finish()
+            for part in self._parts(lines):
+                await self._insist(intake, self._parse(part, b"stdin:"))
 
-    async def _unless_stopping(self, reading: Any) -> bytes:
+    async def _unless_stopping(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
         read = asyncio.ensure_future(reading)
         stop = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({read, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,17 +196,18 @@ class Tail(Source):
             try:
                 await (await intake.submit(self.name, parsed))
             except SpoolError as error:
-                self._say_once(str(error))
+                self._say_once(error)
                 if self._stopping.is_set():
                     return
                 await self._pause(1.0)
             else:
                 return
 
-    def _say_once(self, message: str) -> None:
-        if message != self._said:
-            log.error("cannot take records; trying again", source=self.name, error=message)
-            self._said = message
+    def _say_once(self, error: Exception) -> None:
+        if str(error) != self._said:
+            is_defect = not isinstance(error, OSError | SpoolError)
+            log.error("cannot take records; trying again", source=self.name, error=str(error), exc_info=is_defect)
+            self._said = str(error)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -189,6 +217,42 @@ class Tail(Source):
             return
 
 
-def _parts(lines: list[Line], size: int) -> Iterator[list[Line]]:
-    for start in range(0, len(lines), size):
-        yield lines[start : start + size]
+def _unreadable(path: Path) -> str | None:
+    """Why a path can never be read as a log; a file that is not there yet can."""
+    if os.path.isdir(path):
+        return "is a folder; name the file in it"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "is no regular file; to read a pipe, use path: '-'"
+    return None
+
+
+class _Stdin:
+    """Standard input in chunks, whatever it is: a pipe, a file, a terminal.
+
+    A thread reads, since only a thread may wait for it; it is a daemon, so that the process can end all the same.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._wanted = threading.Semaphore(0)
+        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+
+    async def next(self) -> bytes:
+        """The next chunk; nothing at the end."""
+        self._wanted.release()
+        return await self._chunks.get()
+
+    def _read(self) -> None:
+        chunk = b"\n"
+        while chunk:
+            self._wanted.acquire()
+            try:
+                chunk = os.read(0, _CHUNK)
+            except OSError as error:
+                log.error("cannot read standard input", error=error.strerror)
+                chunk = b""
+            try:
+                self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+            except RuntimeError:  # the loop has ended
+                return
