@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -301,4 +302,7 @@ async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
             for sink in sinks.values():
                 await sink.close()
             await spool.close()
-    return spool.depths
+    left = Counter(spool.depths)
+    for (name, _), refused in metrics.total(metrics.dead_letters).items():
+        left[name] += int(refused)
+    return +left

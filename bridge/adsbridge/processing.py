@@ -19,6 +19,8 @@ from adsbridge.routing import Decision, Router
 from adsbridge.store import Row
 from adsbridge.strategy import Strategies
 
+_BATCH = 500  # recorded events
+
 
 class SuppressionSettings(Settings):
     """What is held back on purpose."""
@@ -68,6 +70,13 @@ class Processing:
         alerts = [self.strategies.tag(event) for event in events]
         await self._enrich(alerts, metrics)
         return [self._route(alert) for alert in alerts]
+
+    async def replay(self, events: Sequence[Event]) -> list[Routed]:
+        """Process recorded events in batches, so that each has its time budget, and count nothing."""
+        metrics = Metrics()
+        starts = range(0, len(events), _BATCH)
+        batches = [await self.process(events[start : start + _BATCH], metrics) for start in starts]
+        return [routed for batch in batches for routed in batch]
 
     async def _enrich(self, alerts: Sequence[Alert], metrics: Metrics) -> None:
         try:

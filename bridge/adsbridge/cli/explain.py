@@ -8,7 +8,6 @@ import typer
 
 from adsbridge.cli.options import ConfigOption, FileArgument, load
 from adsbridge.cli.replay import read_events
-from adsbridge.metrics import Metrics
 from adsbridge.parse.values import one_line
 from adsbridge.processing import Processing, Routed
 
@@ -19,11 +18,11 @@ def explain(
 ) -> None:
     """Say for each event which strategy and routes it hits, and why not the others.
 
-    Exit status: 0 all was understood; 1 some was not; 2 the configuration is wrong.
+    Exit status: 0 all was understood; 1 some was not; 2 the configuration or the file's name is wrong.
     """
     processing = load(config).processing()
     events, rejected = read_events(file)
-    for routed in asyncio.run(processing.process(events, Metrics())):
+    for routed in asyncio.run(processing.replay(events)):
         typer.echo("\n".join(_explanation(routed, processing)) + "\n")
     if rejected:
         raise typer.Exit(1)
@@ -50,5 +49,6 @@ def _strategy(routed: Routed) -> str:
     alert = routed.alert
     if alert.strategy:
         return f"{alert.strategy.id} {alert.strategy.title}: it names {alert.detection}"
-    kind = "rule" if alert.sensor == "falco" else "query"
-    return f"none: no strategy names this {kind}"
+    if alert.source == "status":
+        return "none: this is osquery's own log"
+    return f"none: no strategy names this {'rule' if alert.sensor == 'falco' else 'query'}"

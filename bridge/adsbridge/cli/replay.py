@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -13,7 +13,6 @@ from adsbridge import recordings
 from adsbridge.cli.options import ConfigOption, FilesArgument, load
 from adsbridge.config import Config
 from adsbridge.events import Event, encode
-from adsbridge.metrics import Metrics
 from adsbridge.pipeline import deliver_once
 from adsbridge.processing import Routed, rows
 from adsbridge.wording import plural
@@ -26,27 +25,37 @@ def replay(
 ) -> None:
     """Print the alerts of recorded events as JSON lines; suppressed ones are left out and counted.
 
-    Exit status: 0 all was understood (and delivered); 1 some was not; 2 the configuration is wrong.
+    Exit status: 0 all was understood (and delivered); 1 some was not; 2 the configuration or a file's name is wrong.
     """
     loaded = load(config)
-    rejected = suppressed = alerts = 0
-    routed: list[Routed] = []
+    processing = loaded.processing()
+    total = _Counts(0, 0, 0)
+    to_deliver: list[Routed] = []
     for path in files:
-        events, bad = read_events(path)
-        rejected += bad
-        for one in asyncio.run(loaded.processing().process(events, Metrics())):
-            if one.suppressed:
-                suppressed += 1
-                continue
-            alerts += 1
-            sys.stdout.buffer.write(encode(one.alert) + b"\n")
-            if deliver:
-                routed.append(one)
+        events, rejected = read_events(path)
+        routed = asyncio.run(processing.replay(events))
+        alerts = [one for one in routed if not one.suppressed]
+        sys.stdout.buffer.writelines(encode(one.alert) + b"\n" for one in alerts)
+        counts = _Counts(len(alerts), len(routed) - len(alerts), rejected)
+        total = _Counts(*map(sum, zip(total, counts, strict=True)))
+        if len(files) > 1:
+            typer.echo(f"{path}: {counts}", err=True)
+        if deliver:
+            to_deliver += alerts
     sys.stdout.buffer.flush()
-    typer.echo(f"{plural(alerts, 'alert')}, {suppressed} suppressed, {rejected} not understood", err=True)
-    delivered = _deliver(loaded, routed) if deliver else True
-    if rejected or not delivered:
+    typer.echo(str(total), err=True)
+    delivered = _deliver(loaded, to_deliver) if deliver else True
+    if total.rejected or not delivered:
         raise typer.Exit(1)
+
+
+class _Counts(NamedTuple):
+    alerts: int
+    suppressed: int
+    rejected: int
+
+    def __str__(self) -> str:
+        return f"{plural(self.alerts, 'alert')}, {self.suppressed} suppressed, {self.rejected} not understood"
 
 
 def read_events(path: Path) -> tuple[list[Event], int]:

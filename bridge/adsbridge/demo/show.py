@@ -19,7 +19,7 @@ from adsbridge.demo.receiver import Receiver
 from adsbridge.errors import AdsbridgeError
 from adsbridge.events import Alert
 from adsbridge.metrics import Metrics
-from adsbridge.parse import Parsed, detect, parse_all
+from adsbridge.parse import Parsed, detect, falco, parse_all
 from adsbridge.pipeline import Pipeline
 from adsbridge.processing import Processing
 
@@ -89,7 +89,7 @@ class _Feed:
         self.unreadable += len(parsed.rejected)
         source = self._source(record, parsed)
         self.fed[source] += 1
-        for one in await self._processing.process(parsed.events, Metrics()):
+        for one in await self._processing.replay(parsed.events):
             if source == "falco_http" and one.alert.id in self._known:
                 self.repeated += 1
             elif not one.suppressed:
@@ -101,10 +101,16 @@ class _Feed:
     def _source(self, record: bytes, parsed: Parsed) -> str:
         if parsed.rejected:
             return "falco_file"
-        if not parsed.events or parsed.events[0].sensor == "osquery":  # osquery's headers and empty batches are none
+        # What holds no event is Falco's closing statistics, or osquery's headers and empty batches.
+        of_falco = parsed.events[0].sensor == "falco" if parsed.events else _is_falcos(record)
+        if not of_falco:
             return "osquery_log"
         by_http = record[:1] != b"{" or self.fed["falco_http"] <= self.fed["falco_file"]
         return "falco_http" if by_http else "falco_file"
+
+
+def _is_falcos(record: bytes) -> bool:
+    return not parse_all(falco.parse, [(record, b"")]).rejected
 
 
 def builtin() -> list[Path]:

@@ -120,7 +120,7 @@ class Tail(Source):
             if reader.gap:
                 log.warning("lines may be missing from the log", source=self.name, reason=reader.gap)
                 reader.gap = ""
-            if reader.more:
+            if lines and reader.more:
                 lines = self._without_unfinished(lines, reader)
             for part in self._parts(lines):
                 await self._submit(intake, self._parse(part, reader.prefix), reader.position(part[-1][2]))

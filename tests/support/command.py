@@ -1,0 +1,35 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DATA = Path(__file__).parents[1] / "data"
+PATIENCE = 60.0  # seconds; a bound against hanging, not a claim
+
+
+def adsbridge(
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    python_path: Path | None = None,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``adsbridge`` with arguments; what it wrote, and its exit status."""
+    paths = [str(python_path or ""), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    path = os.pathsep.join(os.path.abspath(one) for one in paths if one)
+    inherited = {name: value for name, value in os.environ.items() if name != "ADSBRIDGE_CONFIG"}
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "adsbridge", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env={**inherited, "PYTHONPATH": path, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+    return subprocess.CompletedProcess(ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
