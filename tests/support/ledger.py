@@ -21,6 +21,7 @@ class Ledger:
         self.saved: dict[str, str] = {}
         self.broken = False
         self.refused = 0
+        self.asked = 0
 
     async def submit(self, source: str, parsed: Parsed, checkpoint: str | None = None) -> asyncio.Future[None]:
         """See ``adsbridge.sources.base.Intake.submit``."""
@@ -39,6 +40,7 @@ class Ledger:
 
     async def checkpoint(self, source: str) -> str | None:
         """See ``adsbridge.sources.base.Intake.checkpoint``."""
+        self.asked += 1
         return self.saved.get(source)
 
     async def holds(self, *detections: str) -> None:
