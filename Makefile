@@ -60,7 +60,7 @@ $(VENV)/dependencies: constraints/run.txt constraints/build.txt | $(BIN)/python
 # The wheel, built and installed: what is demonstrated and tested is what an admin installs.
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	@rm -rf dist
-	@$(BIN)/python -m hatchling build -t wheel > /dev/null
+	@said=$$($(BIN)/python -m hatchling build -t wheel 2>&1) || { echo "$$said"; exit 1; }
 	@$(PIP) install --no-deps --force-reinstall dist/*.whl
 	@touch $@
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import queue
@@ -145,6 +146,9 @@ class Spool:
         self._count_drops(dropped, "spool_full")
 
     def _store(self, store: Store, commit: Commit) -> tuple[dict[str, int], int]:
+        size = sum(len(row.lines) for row in commit.rows) + sum(len(letter.payload) for letter in commit.dead_letters)
+        if size and not store.has_room(size):
+            raise SpoolError(f"{store.path}: {reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))}")
         for row in commit.rows:
             store.append(row)
         for source, value in commit.checkpoints.items():
@@ -248,6 +252,8 @@ class Spool:
                 return
 
     def _commit_group(self, group: list[_Work]) -> None:
+        if not self._writer.has_room():
+            self._writer.make_room()
         try:
             results = self._commit([operation for operation, _ in group])
         except Exception as error:

@@ -6,6 +6,7 @@ same commit that takes its alerts, so a crash neither loses nor repeats them her
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -20,6 +21,8 @@ import zstandard
 from adsbridge.errors import SpoolError
 
 _VERSION = 1
+_RESERVE = 2**20  # bytes of the file system that new alerts do not get
+_PAGES = "SELECT freelist_count, page_count, page_size FROM pragma_freelist_count, pragma_page_count, pragma_page_size"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -198,8 +201,19 @@ class Store:
         """Rows written through this connection so far."""
         return self._db.total_changes
 
+    def has_room(self, size: int = 0) -> bool:
+        """Whether so many bytes more leave room, in the file and around it, for noting what is delivered."""
+        try:
+            free, count, page = self._db.execute(_PAGES).fetchone()
+            around = os.statvfs(self.path)
+            owed = count * page - self.path.stat().st_size  # pages that are in the journal only
+        except (OSError, sqlite3.Error):
+            return True  # writing will tell what is wrong
+        room = around.f_bavail * around.f_frsize + free * page - max(0, owed)
+        return bool(room >= _RESERVE + size)
+
     def make_room(self) -> None:
-        """Move the journal into the file, so that writing need not make the journal longer (disk full)."""
+        """Move the journal into the file, so that it is written from its beginning again and need not grow."""
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
 

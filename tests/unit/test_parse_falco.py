@@ -47,31 +47,30 @@ def prague(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.mark.parametrize(
-    ("name", "alerts", "others"),
+    ("name", "alerts"),
     [
-        ("falco/main/file_output.jsonl", 25, 0),
-        ("falco/main/http_bodies.jsonl", 25, 0),
-        ("falco/main/grpc_get.jsonl", 25, 0),
-        ("falco/containers-allengines/file_output.jsonl", 21, 0),
-        ("falco/containers-allengines/http.bodies.jsonl", 21, 0),
-        ("falco/extras/file_output.jsonl", 8, 0),
-        ("falco/extras/grpc_get.jsonl", 8, 0),
-        ("falco/falco-0.40.0/file_output.jsonl", 27, 0),
-        ("falco/falco-0.40.0/http_bodies.jsonl", 27, 0),
-        ("falco/falco-0.40.0/grpc_get.jsonl", 27, 0),
-        ("falco/k8s-labels-0431/file_output.jsonl", 6, 0),
-        ("falco/k8s-labels-0431/grpc_get.jsonl", 6, 0),
-        ("falco/plugin/stdout.jsonl", 8, 5),
-        ("falco/plugin/grpc_get.jsonl", 8, 0),
-        ("falco/k8saudit/stdout.jsonl", 43, 35),
-        ("falco/textmode/grpc_get.jsonl", 3, 0),
+        ("falco/main/file_output.jsonl", 25),
+        ("falco/main/http_bodies.jsonl", 25),
+        ("falco/main/grpc_get.jsonl", 25),
+        ("falco/containers-allengines/file_output.jsonl", 21),
+        ("falco/containers-allengines/http.bodies.jsonl", 21),
+        ("falco/extras/file_output.jsonl", 8),
+        ("falco/extras/grpc_get.jsonl", 8),
+        ("falco/falco-0.40.0/file_output.jsonl", 27),
+        ("falco/falco-0.40.0/http_bodies.jsonl", 27),
+        ("falco/falco-0.40.0/grpc_get.jsonl", 27),
+        ("falco/k8s-labels-0431/file_output.jsonl", 6),
+        ("falco/k8s-labels-0431/grpc_get.jsonl", 6),
+        ("falco/plugin/stdout.jsonl", 8),
+        ("falco/plugin/grpc_get.jsonl", 8),
+        ("falco/k8saudit/stdout.jsonl", 43),
+        ("falco/textmode/grpc_get.jsonl", 3),
     ],
 )
-def test_every_alert_recorded_is_read_and_every_other_line_rejected(name: str, alerts: int, others: int) -> None:
-    """A recording gives as many alerts as it holds, each saying what its record says; other lines are rejected."""
-    parsed = parse_all(falco.parse, [(line, b"") for line in lines(name)])
-    assert (len(parsed.events), len(parsed.rejected)) == (alerts, others)
-    assert {rejected.reason for rejected in parsed.rejected} <= {"not_falco"}
+def test_every_alert_recorded_is_read_and_nothing_else(name: str, alerts: int) -> None:
+    """A recording gives as many alerts as it holds, each saying what its record says; Falco's statistics none."""
+    parsed = parse_all(falco.parse, join_continued([(line, b"") for line in lines(name)], falco.starts_text))
+    assert (len(parsed.events), parsed.rejected) == (alerts, [])
     said = [json.loads(line) for line in lines(name) if line.startswith(b"{")]
     assert [(found.detection, found.source) for found in parsed.events] == [
         (one["rule"], one["source"]) for one in said
@@ -129,7 +128,7 @@ def test_every_combination_of_the_json_include_switches_is_understood(switched_o
     assert found.fields == ({} if "output_fields" in switched_off else record["output_fields"])
     assert found.summary
     if {"output", "message"} <= set(switched_off):
-        assert found.summary == record["rule"]
+        assert found.summary.startswith(record["rule"])
     else:
         assert found.summary.startswith("Sensitive file opened for reading by non-trusted program")
 
@@ -344,7 +343,7 @@ def test_a_text_alert_with_a_date_keeps_it() -> None:
     ("record", "reason"),
     [
         (b"", "not_falco"),
-        (b"Events detected: 43", "not_falco"),
+        (b"Events detected: 43 of 44", "not_falco"),
         ("\u0661\u0662:30:08.1: Warning digits of another script".encode(), "not_falco"),
         (b"{", "not_json"),
         (b'{"rule":"x"} trailing', "not_json"),

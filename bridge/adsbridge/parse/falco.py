@@ -49,6 +49,14 @@ _SUFFIX = re.compile(
     r"(?: container_image_repository=(?P<image>\S*) container_image_tag=(?P<tag>\S*)"
     r" k8s_pod_name=(?P<pod>\S*) k8s_ns_name=(?P<namespace>\S*))?\)?$"
 )
+_SUFFIX_FIELDS = {
+    "id": "container.id",
+    "name": "container.name",
+    "image": "container.image.repository",
+    "tag": "container.image.tag",
+    "pod": "k8s.pod.name",
+    "namespace": "k8s.ns.name",
+}
 _KUBERNETES_FIELDS = {
     "k8s.ns.name", "k8s.pod.name", "ka.target.namespace", "ka.target.pod.name", "ka.target.resource",
     "ka.target.name", "ka.verb",
@@ -58,14 +66,6 @@ _NETWORK_FIELDS = {
     "ka.sourceips",
 }  # fmt: skip
 _NO_KUBERNETES, _NO_NETWORK = Kubernetes(), Network()
-_SUFFIX_FIELDS = {
-    "id": "container.id",
-    "name": "container.name",
-    "image": "container.image.repository",
-    "tag": "container.image.tag",
-    "pod": "k8s.pod.name",
-    "namespace": "k8s.ns.name",
-}
 # What Falco prints to its standard output when it ends, behind the alerts.
 _STATISTICS = re.compile(
     rb"Events detected: \d+"

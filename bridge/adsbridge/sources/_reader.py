@@ -86,7 +86,7 @@ class Reader:
         end = offset - self._window_start
         device, inode = self._identity
         changed = os.fstat(self._file.fileno()).st_mtime if self._file else 0.0
-        return Position(device, inode, offset, self._window[max(0, end - TAIL) : end], changed)
+        return Position(device, inode, offset, generations.proof(self._window[max(0, end - TAIL) : end]), changed)
 
     def lines(self) -> list[Line]:
         """The next lines, none if there are none yet.

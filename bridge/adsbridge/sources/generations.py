@@ -2,11 +2,12 @@
 
 Rotation by rename leaves the old file under another name with its inode; by copytruncate it leaves a copy with
 another inode. An inode alone proves little, since file systems give the number of a removed file to the next
-one, so a position also remembers the bytes before it.
+one, so a position also proves the bytes before it: so many that a whole line, with its time, is among them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -15,30 +16,37 @@ from typing import BinaryIO
 
 import msgspec
 
-TAIL = 64  # bytes before the position that prove the content
+TAIL = 4096  # bytes before a position that it proves
 _ROTATED = re.compile(r"[.-][0-9][0-9T:.-]*\Z")
 
 
 class Position(msgspec.Struct, frozen=True):
-    """A place in a log: which file, how far, and the bytes just before it."""
+    """A place in a log: which file, how far, and a digest of the bytes just before it."""
 
     device: int
     inode: int
     offset: int
-    tail: bytes = b""
+    proof: bytes = b""
     time: float = 0.0
     """Modification time of the file when the position was taken, seconds since the epoch."""
 
 
+def proof(before: bytes) -> bytes:
+    """The digest of what stands before an offset."""
+    return hashlib.blake2b(before[-TAIL:], digest_size=16).digest()
+
+
 def tail(file: BinaryIO, offset: int) -> bytes:
-    """The bytes just before an offset."""
+    """The bytes just before an offset, as many as prove it."""
     start = max(0, offset - TAIL)
     return os.pread(file.fileno(), offset - start, start)
 
 
 def holds(file: BinaryIO, position: Position) -> bool:
-    """Whether a file has, before the position's offset, the very bytes that the position remembers."""
-    return os.fstat(file.fileno()).st_size >= position.offset and tail(file, position.offset) == position.tail
+    """Whether a file has, before the position's offset, the very bytes that stood there."""
+    if os.fstat(file.fileno()).st_size < position.offset:
+        return False
+    return proof(tail(file, position.offset)) == position.proof
 
 
 def rotated(path: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Reads a growing log file without losing or repeating a line, over rotations and restarts.
 
-The checkpoint (file, offset and the bytes before it) is committed together with the alerts of the lines that
+The checkpoint (file, offset and a digest of what is before it) is committed together with the alerts of the lines that
 it covers, so a crash at any moment repeats nothing and loses nothing.
 """
 
