@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import structlog
 from prometheus_client import Counter as PromCounter
 from pydantic import Field
 
@@ -20,6 +21,7 @@ from adsbridge.store import Row
 from adsbridge.strategy import Strategies
 
 _BATCH = 500  # recorded events
+log = structlog.get_logger()
 
 
 class SuppressionSettings(Settings):
@@ -79,16 +81,22 @@ class Processing:
         return [routed for batch in batches for routed in batch]
 
     async def _enrich(self, alerts: Sequence[Alert], metrics: Metrics) -> None:
-        try:
-            async with asyncio.timeout(self._budget):
-                for enricher in self._enrichers:
-                    late = enricher.type
+        """Let each enricher add what it can; what one cannot do in time, or at all, holds no alert back."""
+        deadline = asyncio.get_running_loop().time() + self._budget
+        for enricher in self._enrichers:
+            outcome = "done"
+            try:
+                async with asyncio.timeout_at(deadline):
                     await enricher.enrich(alerts)
-                    metrics.enriched.labels(enricher.type, "done").inc(len(alerts))
-        except TimeoutError:
-            for alert in alerts:
-                alert.enrichment = {**alert.enrichment, late: "timeout"}
-            metrics.enriched.labels(late, "timeout").inc(len(alerts))
+            except TimeoutError:
+                outcome = "timeout"
+            except Exception:
+                outcome = "failed"
+                log.exception("the enricher has a defect", enricher=enricher.type)
+            metrics.enriched.labels(enricher.type, outcome).inc(len(alerts))
+            if outcome != "done":
+                for alert in alerts:
+                    alert.enrichment = {**alert.enrichment, enricher.type: outcome}
 
     def _route(self, alert: Alert) -> Routed:
         held_back = "initial_results" if alert.action == "initial" and self._suppression.initial_results else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adsbridge.events import decode
-from support.command import DATA, adsbridge
+from support.command import DATA, adsbridge, quick
 from support.receiver import Answer, Receiver
 
 COUNTS = re.compile(r"(.*): (\d+) alerts?, (\d+) suppressed, (\d+) not understood")
@@ -111,7 +111,7 @@ def test_the_same_event_is_read_the_same_over_each_transport() -> None:
     """Falco's alerts say the same whether they came by file, HTTP or gRPC (which has strings for all values)."""
     texts = []
     for name in ("file_output.jsonl", "http_bodies.jsonl", "grpc_get.jsonl"):
-        ended = adsbridge("replay", DATA / "falco/main" / name)
+        ended = quick("replay", DATA / "falco/main" / name)
         assert ended.returncode == 0
         alerts = [json.loads(line) for line in ended.stdout.splitlines()]
         texts.append(
@@ -149,7 +149,7 @@ def test_what_is_not_understood_is_told_and_the_rest_goes_on(tmp_path: Path) -> 
 def test_a_file_that_holds_no_record_is_told() -> None:
     """A wrong file says so, rather than passing as empty."""
     path = DATA / "falco_names.json"
-    ended = adsbridge("replay", path)
+    ended = quick("replay", path)
     assert ended.stderr.splitlines() == [
         f"{path}: holds no record of Falco's or osquery's",
         "0 alerts, 0 suppressed, 0 not understood",
@@ -160,7 +160,7 @@ def test_a_file_that_holds_no_record_is_told() -> None:
 def test_files_that_cannot_be_read_are_an_error_of_the_call(command: str, tmp_path: Path) -> None:
     """A missing file and a folder are told by name, before anything is done, with exit status 2."""
     for path, reason in ((tmp_path / "missing", "No such file or directory"), (tmp_path, "Is a directory")):
-        ended = adsbridge(command, path)
+        ended = quick(command, path)
         assert (ended.returncode, ended.stdout) == (2, "")
         assert f"{path}: {reason}" in ended.stderr
 
@@ -221,7 +221,7 @@ unmatched: []
 
 def explained(path: Path, *files: Path) -> list[list[str]]:
     """What is said about each event, line by line."""
-    ended = adsbridge("explain", *files, "-c", path)
+    ended = quick("explain", *files, "-c", path)
     assert ended.returncode == 0, ended.stderr
     return [block.splitlines() for block in ended.stdout.strip().split("\n\n")]
 

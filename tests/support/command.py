@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import structlog
+from typer.testing import CliRunner
+
+from adsbridge.cli import app
+from adsbridge.errors import AdsbridgeError
+
 DATA = Path(__file__).parents[1] / "data"
 PATIENCE = 60.0  # seconds; a bound against hanging, not a claim
 
@@ -33,3 +39,18 @@ def adsbridge(
     )
     assert b"Traceback" not in ended.stderr, ended.stderr.decode()
     return subprocess.CompletedProcess(ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def quick(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same without a process of its own, a hundred times faster; for commands that only read and print."""
+    environment = {"ADSBRIDGE_CONFIG": None, "NO_COLOR": "1", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    try:
+        ended = CliRunner(env=environment).invoke(app, [*map(str, arguments)])
+    finally:
+        structlog.reset_defaults()  # the log went to a stream that is closed now
+    status, stderr = ended.exit_code, ended.stderr
+    if isinstance(ended.exception, AdsbridgeError):
+        status, stderr = 2, f"{stderr}adsbridge: {ended.exception}\n"
+    elif ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return subprocess.CompletedProcess(list(arguments), status, ended.stdout, stderr)

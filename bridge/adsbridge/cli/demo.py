@@ -34,7 +34,8 @@ def demo(
     try:
         with tempfile.TemporaryDirectory(prefix="adsbridge-demo-") as folder:
             chosen = files or demonstration.builtin()
-            outcome = asyncio.run(demonstration.show(chosen, Path(folder), "json" if json else "text"))
+            length = 0.0 if files or json else _LENGTH
+            outcome = asyncio.run(demonstration.show(chosen, Path(folder), "json" if json else "text", length=length))
     except OSError as error:
         typer.echo(f"{error.filename}: {error.strerror}", err=True)
         raise typer.Exit(2) from None
@@ -43,6 +44,7 @@ def demo(
         raise typer.Exit(1)
 
 
+_LENGTH = 4.0  # seconds; a story that a person can follow
 _INTRODUCTION = """\
 Recorded Falco and osquery events, sent over HTTP and through files as the
 sensors do, become alerts:

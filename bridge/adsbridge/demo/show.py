@@ -34,7 +34,6 @@ sinks:
 spool: {{path: {folder}/spool.db}}
 admin: null
 """
-_LENGTH = 4.0  # seconds that the story takes, so that alerts appear one by one and in order
 _PATIENCE = 30.0  # seconds without any progress until what was not delivered counts as lost
 
 
@@ -119,8 +118,14 @@ def builtin() -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".jsonl", ".log"})
 
 
-async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outcome:
-    """Run the demonstration on recordings, with its files in a folder.
+async def show(files: Sequence[Path], folder: Path, console_format: str, *, length: float = 0.0) -> Outcome:
+    """Run the demonstration on recordings.
+
+    Args:
+        files: the recordings.
+        folder: for the files of the sources and the spool.
+        console_format: ``text`` or ``json``.
+        length: seconds that it takes at least, for alerts to appear one by one and in order.
 
     Raises:
         AdsbridgeError: the pipeline cannot start.
@@ -138,7 +143,7 @@ async def show(files: Sequence[Path], folder: Path, console_format: str) -> Outc
         records = _in_order(record for path in files for record, _ in recordings.read(path))
         async with aiohttp.ClientSession() as session:
             for record in records:
-                await asyncio.sleep(_LENGTH / len(records))
+                await asyncio.sleep(length / len(records))
                 source = await feed.take(record)
                 if source == "falco_http":
                     await _post(session, pipeline.sources[source], record)

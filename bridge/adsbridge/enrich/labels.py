@@ -27,4 +27,4 @@ class Labels(Enricher):
     async def enrich(self, alerts: Sequence[Alert]) -> None:
         """Add the labels; see ``Enricher.enrich``."""
         for alert in alerts:
-            alert.labels = self.settings.labels
+            alert.labels = dict(self.settings.labels)

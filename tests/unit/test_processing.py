@@ -1,0 +1,111 @@
+"""Processing: enrichment never holds an alert back, and what is held back on purpose goes nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from adsbridge.components import Settings
+from adsbridge.enrich.base import Enricher
+from adsbridge.enrich.labels import Labels, LabelSettings
+from adsbridge.events import Alert, Event, Severity, decode
+from adsbridge.metrics import Metrics
+from adsbridge.processing import Processing, Routed, SuppressionSettings, rows
+from adsbridge.routing import Route, Router
+from adsbridge.strategy import Strategies
+
+BUDGET = 0.2
+
+
+class Quick(Enricher):
+    """Knows everything at once."""
+
+    type = "quick"
+    Config = Settings
+
+    async def enrich(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            alert.labels["quick"] = "yes"
+
+
+class Slow(Enricher):
+    """Never answers."""
+
+    type = "slow"
+    Config = Settings
+
+    async def enrich(self, alerts: Sequence[Alert]) -> None:
+        await asyncio.Event().wait()
+
+
+class Broken(Enricher):
+    """Has a defect."""
+
+    type = "broken"
+    Config = Settings
+
+    async def enrich(self, alerts: Sequence[Alert]) -> None:
+        raise KeyError("oops")
+
+
+def event(number: int = 0, **changes: str) -> Event:
+    return Event(
+        id=f"{number:032}", time=f"2026-11-21T20:27:{number:02}.000000001Z", sensor="osquery", source="result",
+        detection="q", severity=Severity.LOW, summary="s", **changes,
+    )  # fmt: skip
+
+
+def process(
+    enrichers: Sequence[Enricher],
+    events: Sequence[Event],
+    metrics: Metrics | None = None,
+    suppression: SuppressionSettings | None = None,
+) -> list[Routed]:
+    router = Router([Route.model_validate({"name": "a", "match": {"severity": "high"}, "sinks": ["x"]})], ["y"])
+    processing = Processing(Strategies([]), enrichers, suppression or SuppressionSettings(), router, budget=BUDGET)
+    return asyncio.run(processing.process(events, metrics or Metrics()))
+
+
+def test_an_enricher_that_is_late_or_broken_holds_nothing_back() -> None:
+    """Each that misses the budget or fails is noted on the alerts and counted; the others' work is kept."""
+    metrics = Metrics()
+    labels = Labels(LabelSettings(labels={"team": "blue"}))
+    enrichers = [labels, Broken(Settings()), Quick(Settings()), Slow(Settings()), Slow(Settings()), Quick(Settings())]
+    routed = process(enrichers, [event(0), event(1)], metrics)
+    assert [one.decision.sinks for one in routed] == [("y",), ("y",)]
+    for one in routed:
+        assert one.alert.labels == {"team": "blue", "quick": "yes"}
+        assert one.alert.enrichment == {"broken": "failed", "slow": "timeout"}
+    assert metrics.total(metrics.enriched) == {
+        ("labels", "done"): 2,
+        ("broken", "failed"): 2,
+        ("quick", "done"): 4,
+        ("slow", "timeout"): 4,
+    }
+
+
+def test_labels_are_each_alerts_own() -> None:
+    """What an enricher adds to one alert's labels is not on the next one's, nor in the configuration."""
+    settings = LabelSettings(labels={"team": "blue"})
+    first, second = process([Labels(settings)], [event(0), event(1)])
+    first.alert.labels["owner"] = "x"
+    assert second.alert.labels == settings.labels == {"team": "blue"}
+
+
+def test_the_first_full_result_set_goes_nowhere_unless_it_is_asked_for() -> None:
+    """An initial row is held back with its reason, by the switch only; it is in no row of the spool."""
+    (held,) = process([], [event(action="initial")])
+    assert (held.suppressed, held.decision.sinks) == ("initial_results", ())
+    assert rows([held]) == []
+    (sent,) = process([], [event(action="initial")], suppression=SuppressionSettings(initial_results=False))
+    assert (sent.suppressed, sent.decision.sinks) == (None, ("y",))
+
+
+def test_alerts_for_the_same_sinks_share_a_row() -> None:
+    """One row for each set of sinks, with its alerts in order and the time of the oldest."""
+    routed = process([], [event(3), event(1), event(2)])
+    (row,) = rows(routed)
+    assert (row.sinks, row.count) == (("y",), 3)
+    assert [decode(line).id for line in row.lines.splitlines()] == [one.alert.id for one in routed]
+    assert row.oldest % 10**9 == 1
+    assert row.oldest // 10**9 % 60 == 1
