@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ from adsbridge.store import DeadLetter, Row, Store
 
 
 def to_json(record: dict[str, Any]) -> str:
-    """One line of JSON."""
-    return msgspec.json.encode(record).decode()
+    """One line of JSON in ASCII: what a sender wrote must not steer the terminal that shows it."""
+    return json.dumps(record)
 
 
 def retry(store: Store, chosen: Sequence[DeadLetter], config: Config) -> tuple[int, list[tuple[DeadLetter, str]]]:

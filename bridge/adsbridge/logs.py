@@ -15,7 +15,9 @@ def configure(level: str = "info", form: Literal["auto", "text", "json"] = "auto
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: list[Processor]
     if as_text:
-        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Not structlog's own choice of traceback: that shows local variables, and secrets are among them.
+        plain = structlog.dev.plain_traceback
+        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(

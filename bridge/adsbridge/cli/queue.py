@@ -48,16 +48,18 @@ def status(config: ConfigOption = None) -> None:
 @app.command("dead-letters")
 def dead_letters(
     config: ConfigOption = None,
-    limit: Annotated[int, typer.Option(help="How many to show.")] = 50,
+    limit: Annotated[int, typer.Option(help="How many to show, oldest first.", min=0)] = 50,
     json: Annotated[bool, typer.Option("--json", help="JSON lines, with the payloads.")] = False,
 ) -> None:
     """List dead letters: what could not be understood or delivered, and why."""
     with _store(load(config)) as store:
-        found = store.dead_letters(limit=limit)
+        found, more = store.dead_letters(limit=limit), store.count_dead_letters() - limit
     for letter in found:
         when = timestamps.from_ns(letter.time)[:19]
         told = f"{letter.stage} {letter.component}: {letter.reason}: {one_line(letter.detail)}"
         typer.echo(_as_json(letter) if json else f"{letter.id:>6} {when} {told}")
+    if more > 0:
+        typer.echo(f"and {more} newer; --limit shows more", err=True)
 
 
 def _as_json(letter: DeadLetter) -> str:

@@ -11,7 +11,7 @@ from adsbridge.sources import generations
 from adsbridge.sources._lines import Line, LineSplitter
 from adsbridge.sources.generations import TAIL, Position
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 19
 
 
 class Reader:

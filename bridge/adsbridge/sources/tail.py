@@ -122,7 +122,7 @@ class Tail(Source):
                 reader.gap = ""
             if lines and reader.more:
                 lines = self._without_unfinished(lines, reader)
-            for part in self._parts(lines):
+            for part in self._parts([line for line in lines if line[0]]):
                 await self._submit(intake, self._parse(part, reader.prefix), reader.position(part[-1][2]))
                 self._said = None
             if not lines and not reader.advanced:
@@ -148,8 +148,8 @@ class Tail(Source):
     def _without_unfinished(self, lines: list[Line], reader: Reader) -> list[Line]:
         """Leave the last record, if it is text that may go on behind what was read, for the next time."""
         last = next((place for place in range(len(lines) - 1, 0, -1) if self._starts(lines[place])), 0)
-        first = lines[last][0]
-        if last == 0 or isinstance(first, TooLong) or first[:1] == b"{":
+        first = lines[last][0] if last else b"{"
+        if isinstance(first, TooLong) or first[:1] == b"{":
             return lines
         reader.rewind(lines[last])
         return lines[:last]
