@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from adsbridge.components import Settings
 from adsbridge.enrich.base import Enricher
@@ -49,10 +48,10 @@ class Broken(Enricher):
         raise KeyError("oops")
 
 
-def event(number: int = 0, **changes: Any) -> Event:
+def event(number: int = 0, action: str | None = None) -> Event:
     return Event(
         id=f"{number:032}", time=f"2026-11-21T20:27:{number:02}.000000001Z", sensor="osquery", source="result",
-        detection="q", severity=Severity.LOW, summary="s", **changes,
+        detection="q", severity=Severity.LOW, summary="s", action=action,
     )  # fmt: skip
 
 
