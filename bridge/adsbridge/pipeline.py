@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,26 +27,17 @@ _HOUSEKEEPING = 30.0  # seconds between looks at ages and sizes in the spool
 _CLOSING = 5.0  # seconds for a sink to let go of its connections and files
 log = structlog.get_logger()
 
-MakeSink = Callable[[str, SinkConfig], Sink]
-
-
-def make_sink(name: str, config: SinkConfig) -> Sink:
-    """The sink that a configuration asks for."""
-    return config.component(name, config.settings)
-
 
 class Pipeline:
     """A running bridge.
 
     Args:
         config: what to run.
-        make_sink: makes sinks; the demo puts its own console in.
     """
 
-    def __init__(self, config: Config, make_sink: MakeSink = make_sink) -> None:
+    def __init__(self, config: Config) -> None:
         self.metrics = Metrics()
         self._config = config
-        self._make_sink = make_sink
         self._sources: dict[str, Source] = {}
         self._sinks: dict[str, Sink] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -106,7 +97,7 @@ class Pipeline:
         log.info("taking events", source=name, type=source.type, address=source.address)
 
     async def _start_sink(self, name: str, config: SinkConfig) -> None:
-        sink = self._make_sink(name, config)
+        sink = config.component(name, config.settings)
         await sink.open()
         self._run_sink(name, sink, config)
 
@@ -178,7 +169,7 @@ class Pipeline:
         try:
             for name, wanted in config.sinks.items():
                 if wanted != self._config.sinks.get(name):
-                    opened[name] = self._make_sink(name, wanted)
+                    opened[name] = wanted.component(name, wanted.settings)
                     await opened[name].open()
         except BaseException:
             await asyncio.gather(*(sink.close() for sink in opened.values()))
@@ -267,17 +258,14 @@ class Pipeline:
 
 async def check_sink(name: str, config: SinkConfig) -> str | None:
     """What keeps a sink from delivering, found out without sending an alert; ``None`` if nothing does."""
-    sink = make_sink(name, config)
+    sink = config.component(name, config.settings)
     try:
-        await sink.open()
         async with asyncio.timeout(config.delivery.retry.timeout):
             await sink.probe()
     except TimeoutError:
         return f"no answer within {config.delivery.retry.timeout:g} s"
     except (AdsbridgeError, OSError) as error:
         return str(error)
-    finally:
-        await sink.close()
     return None
 
 
@@ -290,7 +278,7 @@ async def deliver_once(config: Config, rows: list[Row]) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="adsbridge-") as folder:
         settings = SpoolSettings(path=Path(folder) / "spool.db")
         spool = Spool.open(settings, metrics := Metrics())
-        sinks = {name: make_sink(name, sink) for name, sink in config.sinks.items()}
+        sinks = {name: sink.component(name, sink.settings) for name, sink in config.sinks.items()}
         try:
             await spool.commit(Commit(rows=rows))
             for name, sink in sinks.items():

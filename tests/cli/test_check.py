@@ -48,17 +48,19 @@ def test_check_is_silent_about_nothing_when_all_is_right(tmp_path: Path) -> None
         "the configuration is right, and every sink can be reached",
     ]
     assert not (tmp_path / "spool/spool.db").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_check_names_what_cannot_be_reached(tmp_path: Path, nobody: str) -> None:
     """Status 1: the sink that does not answer and the file that cannot be written are named, each once, all of them."""
     path = write(tmp_path, nobody)
     (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("a file where a folder should be")
     (tmp_path / "spool").write_text("a file where a folder should be")
     ended = adsbridge("check", "-c", path)
     assert ended.returncode == 1
     out, soc, spool = ended.stderr.splitlines()
-    assert out.startswith(f"sink out: cannot write {tmp_path}/out/alerts.jsonl: No such file or directory")
+    assert out == f"sink out: cannot write {tmp_path}/out/alerts.jsonl: {tmp_path}/out is no folder"
     assert soc.startswith(f"sink soc: {nobody.removesuffix('/secret-path')}: Cannot connect to host 127.0.0.1:")
     assert spool.startswith("spool: ")
     assert "secret-path" not in ended.stderr

@@ -146,9 +146,10 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path: Path) -> No
         assert lines(path) == names(0, 100)
 
 
-@pytest.mark.parametrize("place", ["missing/alerts.jsonl", "."])
+@pytest.mark.parametrize("place", ["a-file/alerts.jsonl", "."])
 def test_a_file_that_cannot_be_is_told_at_the_start(tmp_path: Path, place: str) -> None:
     """A path where no file can be is an error at the start with exit status 2, not a sink that waits for ever."""
+    (tmp_path / "a-file").touch()
     broken = bridge(tmp_path, tmp_path / place)
     assert broken.launch().wait(30) == 2
     assert f"sink archive: cannot write {tmp_path / place}" in broken.log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -223,6 +224,25 @@ def test_another_packages_components_are_documented(acme: Path, tmp_path: Path) 
     page = (tmp_path / "configuration.md").read_text()
     assert "### acme_pager\n\nWakes somebody.\n\nAt any hour.\n\n```yaml\nmine:\n  type: acme_pager\n" in page
     assert "| `loud` | `false` | Whether it wakes people |" in page
+
+
+def test_the_documented_example_works(tmp_path: Path) -> None:
+    """The sink that the documentation shows is a component as it stands there, and its example is right."""
+    page = Path(__file__).parents[2] / "docs" / "writing-components.md"
+    found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found is not None
+    distribution(tmp_path, "[adsbridge.sinks]\npager = acme:Pager\n")
+    (tmp_path / "acme.py").write_text(found[1])
+    path = write(
+        tmp_path / "c.yaml",
+        """\
+        sources: {falco: {type: falco_http}}
+        sinks: {mine: {type: pager, url: "https://pager.example/", token: "${PAGER_TOKEN}"}}
+        """,
+    )
+    checked = adsbridge("check", "--offline", "-c", path, python_path=tmp_path, PAGER_TOKEN="x")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "pager            Pages whoever is on call" in adsbridge("components", python_path=tmp_path).stdout
 
 
 BROKEN = [

@@ -48,10 +48,10 @@ class Broken(Enricher):
         raise KeyError("oops")
 
 
-def event(number: int = 0, **changes: str) -> Event:
+def event(number: int = 0, action: str | None = None) -> Event:
     return Event(
         id=f"{number:032}", time=f"2026-11-21T20:27:{number:02}.000000001Z", sensor="osquery", source="result",
-        detection="q", severity=Severity.LOW, summary="s", **changes,
+        detection="q", severity=Severity.LOW, summary="s", action=action,
     )  # fmt: skip
 
 

@@ -64,7 +64,9 @@ async def _reload_when_asked(pipeline: Pipeline, path: Path | None, asked: async
         asked.clear()
         systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            await pipeline.reload(load(path))
+            loaded = load(path)
+            await pipeline.reload(loaded)
+            logs.configure(loaded.general.log.level, loaded.general.log.format)
         except AdsbridgeError as error:
             log.error("the new configuration is refused; the old one stays in force", error=str(error))
         except Exception:

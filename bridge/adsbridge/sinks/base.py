@@ -76,7 +76,9 @@ class Sink(Component):
         """
 
     async def probe(self) -> None:
-        """Find out whether the destination can be reached, without sending an alert.
+        """Find out whether the destination can be reached, without sending an alert or leaving a trace.
+
+        Called on a sink that is not open.
 
         Raises:
             SendError: it can't.

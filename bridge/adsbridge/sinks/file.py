@@ -42,13 +42,26 @@ class File(Sink):
         self._worker = Worker(name)
 
     async def open(self) -> None:
-        """Open the file; see ``Sink.open``."""
-        if self._path.exists() and not self._path.is_file():
-            raise StartError(f"sink {self.name}: cannot write {self._path}: it is not a regular file")
+        """Open the file, making it and its folder if missing; see ``Sink.open``."""
+        self._expect_regular_file()
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
             raise StartError(f"sink {self.name}: cannot write {self._path}: {error.strerror}") from error
+
+    async def probe(self) -> None:
+        """See whether the file can be written or made, without making it; see ``Sink.probe``."""
+        self._expect_regular_file()
+        place = next(place for place in (self._path, *self._path.absolute().parents) if place.exists())
+        if place != self._path and not place.is_dir():
+            raise Retryable(f"cannot write {self._path}: {place} is no folder")
+        if not os.access(place, os.W_OK):
+            raise Retryable(f"cannot write {self._path}: {place} is not writable for this user")
+
+    def _expect_regular_file(self) -> None:
+        if self._path.exists() and not self._path.is_file():
+            raise StartError(f"sink {self.name}: cannot write {self._path}: it is not a regular file")
 
     def _open(self) -> int:
         if self._fd is None:

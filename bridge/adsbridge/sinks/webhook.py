@@ -149,13 +149,16 @@ class Webhook(Sink):
 
     async def probe(self) -> None:
         """Connect and ask with HEAD; any HTTP answer will do. See ``Sink.probe``."""
-        assert self._session is not None, "open() comes first"  # noqa: S101
+        await self.open()
+        assert self._session is not None  # noqa: S101 - open() made it
         timeout = aiohttp.ClientTimeout(total=self.settings.connect_timeout)
         try:
             async with self._session.head(self.settings.url, timeout=timeout, allow_redirects=False):
                 return
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Retryable(self._told(error)) from error
+        finally:
+            await self.close()
 
     def _told(self, error: Exception) -> str:
         # aiohttp's text for an answer that is no HTTP names the whole address, and its path may hold a token.
