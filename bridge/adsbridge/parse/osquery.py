@@ -313,6 +313,8 @@ def _evented_columns() -> frozenset[str]:
 @lru_cache(maxsize=1024)
 def is_evented(columns: frozenset[str]) -> bool:
     """Whether an evented table gave these columns, its ``time`` among them, alone or joined with others."""
+    if "ntime" in columns:  # the bpf_* tables, which osquery removed after 5.23
+        return True
     if "time" not in columns:
         return False
     tables = [table for table in _schema().values() if columns <= table["columns"].keys()]

@@ -39,7 +39,7 @@ class TailSettings(Settings):
     start: Literal["beginning", "end"] = Field(
         "beginning", description="Where to start in a file never read before; later the checkpoint decides"
     )
-    poll: Duration = Field(0.25, description="How often to look for new lines")
+    poll: Duration = Field(0.25, gt=0, description="How often to look for new lines")
     max_line: Size = Field(2**20, description="Longest line; a longer one becomes a dead letter")
 
 
