@@ -38,10 +38,6 @@ class Soc:
             return Answer(500)
         return Answer(422 if self.refusing.is_set() else 204)
 
-    def feed(self, *names: str) -> None:
-        body = b"[" + b",".join(falco(name) for name in names) + b"]"
-        assert post(self.bridge.source_url("http"), body)[0] == 200
-
     def queue(self, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "adsbridge", "queue", *arguments, "-c", str(self.bridge.path)],
@@ -56,7 +52,7 @@ class Soc:
         """Have the receiver refuse alerts."""
         self.refusing.set()
         before = len(self.letters())
-        self.feed(*names)
+        self.bridge.feed(*names)
         wait_until(lambda: len(self.letters()) == before + len(names), "dead letters")
         self.refusing.clear()
 
@@ -89,7 +85,7 @@ def test_status_tells_what_waits(soc: Soc) -> None:
     with soc.bridge as running:
         soc.bury("bad")
         soc.down.set()
-        soc.feed("one", "two")
+        soc.bridge.feed("one", "two")
         beside = soc.queue("status")
         assert running.stop() == 0
     stopped = soc.queue("status")
@@ -237,13 +233,13 @@ def test_dropping_what_waits_for_a_sink(soc: Soc) -> None:
     """All that waits for a sink goes, told how much, also under a running bridge, which takes new alerts as before."""
     with soc.bridge as running:
         soc.down.set()
-        soc.feed("one", "two", "three")
+        soc.bridge.feed("one", "two", "three")
         dropped = soc.queue("drop", "--sink", "soc", "--yes")
         assert (dropped.returncode, dropped.stdout) == (0, "3 alert(s) dropped\n")
         assert running.metric("spool_alerts", sink="soc") == 0
         assert running.metric("spool_bytes") == 0
         soc.down.clear()
-        soc.feed("four")
+        soc.bridge.feed("four")
         wait_until(lambda: "four" in {marker(alert) for alert in soc.receiver.alerts}, "the next alert")
         wait_until(lambda: running.metric("spool_alerts", sink="soc") == 0, "an empty spool")
 

@@ -22,11 +22,6 @@ def bridge(folder: Path, path: Path, **settings: Any) -> Bridge:
     return Bridge(configuration(folder, {"archive": sink}), folder)
 
 
-def feed(running: Bridge, *names: str) -> None:
-    status, answer = post(running.source_url("http"), b"[" + b",".join(falco(name) for name in names) + b"]")
-    assert status == 200, answer
-
-
 def empty(running: Bridge, sink: str = "archive") -> None:
     wait_until(lambda: running.metric("spool_alerts", sink=sink) == 0, "an empty spool")
 
@@ -46,10 +41,10 @@ def test_alerts_are_appended_as_json_lines(tmp_path: Path) -> None:
     """Each alert is one line of JSON behind what the file held, readable by owner and group only."""
     path = tmp_path / "alerts.jsonl"
     with bridge(tmp_path, path) as running:
-        feed(running, *names(0, 5))
+        running.feed(*names(0, 5))
         empty(running)
     with bridge(tmp_path, path) as running:
-        feed(running, *names(5, 10))
+        running.feed(*names(5, 10))
         empty(running)
     assert lines(path) == names(0, 10)
     assert path.stat().st_mode & 0o777 == 0o640
@@ -60,7 +55,7 @@ def test_it_rotates_by_itself_and_keeps_so_many(tmp_path: Path) -> None:
     path = tmp_path / "alerts.jsonl"
     with bridge(tmp_path, path, max_size="8KiB", keep=3) as running:
         for start in range(0, 60, 2):
-            feed(running, *names(start, start + 2))
+            running.feed(*names(start, start + 2))
             empty(running)
     generations = [*(tmp_path / f"alerts.jsonl.{number}" for number in (3, 2, 1)), path]
     assert sorted(tmp_path.glob("alerts.jsonl*")) == sorted(generations)
@@ -73,11 +68,11 @@ def test_sigusr1_opens_the_file_anew(tmp_path: Path) -> None:
     """After logrotate's rename and SIGUSR1, alerts go to a new file of the old name, and none is lost between."""
     path, moved = tmp_path / "alerts.jsonl", tmp_path / "alerts.jsonl-20260101"
     with bridge(tmp_path, path) as running:
-        feed(running, "before")
+        running.feed("before")
         empty(running)
         path.rename(moved)
         path.touch()  # as logrotate's `create` does
-        feed(running, "between")
+        running.feed("between")
         empty(running)
         running.signal(signal.SIGUSR1)
         wait_until(lambda: _one_more(running, path), "an alert in the new file")
@@ -86,7 +81,7 @@ def test_sigusr1_opens_the_file_anew(tmp_path: Path) -> None:
 
 
 def _one_more(running: Bridge, path: Path) -> bool:
-    feed(running, f"after-{os.urandom(4).hex()}")
+    running.feed(f"after-{os.urandom(4).hex()}")
     empty(running)
     return path.stat().st_size > 0
 
@@ -96,7 +91,7 @@ def test_sigusr1_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "alerts.jsonl"
     with bridge(tmp_path, path, batch={"max_alerts": 5, "max_wait": "10ms"}) as running:
         for start in range(0, 300, 20):
-            feed(running, *names(start, start + 20))
+            running.feed(*names(start, start + 20))
             for _ in range(10):
                 running.signal(signal.SIGUSR1)
         empty(running)
@@ -107,10 +102,10 @@ def test_a_removed_file_is_made_again(tmp_path: Path) -> None:
     """When somebody removes the file, later alerts go to a new one, not to a file that nobody can read."""
     path = tmp_path / "alerts.jsonl"
     with bridge(tmp_path, path) as running:
-        feed(running, "before")
+        running.feed("before")
         empty(running)
         path.unlink()
-        feed(running, "after")
+        running.feed("after")
         empty(running)
     assert lines(path) == ["after"]
 
@@ -120,7 +115,7 @@ def test_a_line_that_a_crash_left_half_written_stands_alone(tmp_path: Path) -> N
     path = tmp_path / "alerts.jsonl"
     path.write_bytes(b'{"whole":1}\n{"hal')
     with bridge(tmp_path, path) as running:
-        feed(running, "one")
+        running.feed("one")
         empty(running)
     first, half, rest = path.read_bytes().split(b"\n", 2)
     assert (first, half) == (b'{"whole":1}', b'{"hal')
@@ -132,10 +127,10 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path: Path) -> No
     with tmpfs(tmp_path / "small", "1m") as small:
         path = small / "alerts.jsonl"
         with bridge(tmp_path, path, batch={"max_alerts": 20, "max_wait": "10ms"}) as running:
-            feed(running, *names(0, 10))
+            running.feed(*names(0, 10))
             empty(running)
             ballast = fill(small)
-            feed(running, *names(10, 100))
+            running.feed(*names(10, 100))
             wait_until(lambda: "sink archive" in running.problems(), "the breaker to open")
             found = [marker(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
             assert found == names(0, len(found))
@@ -205,7 +200,7 @@ def test_a_hung_console_stalls_nothing_else(tmp_path: Path) -> None:
             for number in range(30):
                 with (tmp_path / "events.jsonl").open("ab") as file:
                     file.writelines(falco(f"alert-{number}-{index}") + b"\n" for index in range(20))
-                feed(running, f"http-{number}")
+                running.feed(f"http-{number}")
             wait_until(lambda: "sink console" in running.problems(), "the console to count as down")
             timeouts = running.metric("delivery_attempts_total", sink="console", outcome="timeout")
             wait_until(

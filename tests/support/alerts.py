@@ -19,3 +19,8 @@ def falco(marker: str, **changes: Any) -> bytes:
 def marker(alert: dict[str, Any]) -> str:
     """The marker of the alert that came of it."""
     return str(alert["fields"]["proc.cmdline"]).rpartition(" ")[2]
+
+
+def names(count: int, prefix: str = "alert") -> list[str]:
+    """Markers for so many alerts."""
+    return [f"{prefix}-{number}" for number in range(count)]

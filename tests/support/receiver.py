@@ -7,10 +7,13 @@ import json
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from support.alerts import marker
 
 
 @dataclass
@@ -43,6 +46,16 @@ class Answer:
     delay: float = 0.0
     lost: bool = False
     phrase: str | None = None
+
+
+class Script:
+    """Answers one after the other, then 204 for good."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = list(answers)
+
+    def __call__(self, _: Request) -> Answer:
+        return self._answers.pop(0) if self._answers else Answer()
 
 
 class _Server(ThreadingHTTPServer):
@@ -106,6 +119,12 @@ class Receiver:
         """Every alert accepted, in order, repeated ones too."""
         with self._lock:
             return [alert for request in self.accepted for alert in request.alerts]
+
+    def delivered(self, path: str | None = None) -> Counter[str]:
+        """How often each marked alert was accepted, at one path or any."""
+        with self._lock:
+            accepted = [request for request in self.accepted if path in {None, request.path}]
+        return Counter(marker(alert) for request in accepted for alert in request.alerts)
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))

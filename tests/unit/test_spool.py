@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from adsbridge.errors import SpoolError, SpoolFull
 from adsbridge.metrics import Metrics
-from adsbridge.spool import Commit, Spool, SpoolSettings
+from adsbridge.spool import Commit
 from adsbridge.store import DeadLetter, Row, Store
-from support.places import fill, remount_read_only, tmpfs
-
-
-@asynccontextmanager
-async def opened(path: Path, metrics: Metrics | None = None, **settings: object) -> AsyncIterator[Spool]:
-    spool = Spool.open(SpoolSettings.model_validate({"path": path, **settings}), metrics or Metrics())
-    try:
-        yield spool
-    finally:
-        await spool.close()
-
-
-def commit(*alerts: bytes, sinks: tuple[str, ...] = ("soc",)) -> Commit:
-    return Commit(rows=[Row(sinks, b"".join(alert + b"\n" for alert in alerts), len(alerts), 1)])
-
-
-def noise(size: int = 4000) -> bytes:
-    """What does not compress."""
-    return os.urandom(size // 2).hex().encode()
-
-
-async def waiting(spool: Spool, sink: str = "soc") -> list[bytes]:
-    return [alert for batch in await spool.waiting(sink, 0, 10**6) for alert in batch.payloads]
-
-
-def kept(path: Path, sink: str = "soc") -> list[bytes]:
-    with Store(path).reading() as store:
-        return [alert for batch in store.waiting(sink, 0, 10**6) for alert in batch.payloads]
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await test()
-
-    asyncio.run(bounded())
+from support.places import fill, tmpfs
+from support.spools import commit, kept, noise, opened, run, waiting
 
 
 def test_concurrent_commits_share_transactions_and_are_all_durable(tmp_path: Path) -> None:
@@ -262,173 +223,6 @@ def test_room_made_by_another_process_is_noticed(tmp_path: Path) -> None:
             assert spool.depths == {}
 
     run(test)
-
-
-def _random(data: bytearray) -> bytes:
-    return os.urandom(len(data))
-
-
-def _truncated(data: bytearray) -> bytes:
-    return bytes(data[: len(data) // 2 + 100])
-
-
-def _headless(data: bytearray) -> bytes:
-    return b"\0" * 100 + bytes(data[100:])
-
-
-def _garbage_page(data: bytearray) -> bytes:
-    """The root page of the table ``pending`` is garbage."""
-    with sqlite3.connect(":memory:") as database:
-        database.deserialize(bytes(data[:18]) + b"\1\1" + bytes(data[20:]))  # as if it had no WAL
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pending'").fetchone()[0]
-    database.close()
-    data[(root - 1) * 4096 : root * 4096] = os.urandom(4096)
-    return bytes(data)
-
-
-def _no_database(_: bytearray) -> bytes:
-    return b"hello, world\n" * 1000
-
-
-@pytest.mark.parametrize("damage", [_random, _truncated, _headless, _garbage_page, _no_database])
-def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytearray], bytes]) -> None:
-    """A bridge whose spool is damaged keeps the file for a person, counts that, and goes on with a new one."""
-    path, metrics = tmp_path / "spool.db", Metrics()
-
-    async def make() -> None:
-        async with opened(path) as spool:
-            for number in range(50):
-                await spool.commit(commit(noise(), b"%d" % number))
-
-    async def use() -> None:
-        async with opened(path, metrics) as spool:
-            await spool.commit(commit(b"new"))
-            assert await waiting(spool) == [b"new"]
-
-    run(make)
-    damaged = damage(bytearray(path.read_bytes()))
-    path.write_bytes(damaged)
-    run(use)
-    (aside,) = tmp_path.glob("spool.db.damaged-*Z")
-    assert aside.read_bytes() == damaged
-    assert metrics.total(metrics.dropped) == {("spool", "damaged"): 1}
-
-
-def test_damaged_twice_keeps_both(tmp_path: Path) -> None:
-    """A second damaged file does not take the place of the first."""
-    path = tmp_path / "spool.db"
-
-    async def test() -> None:
-        for _ in range(2):
-            path.write_bytes(b"no database, this" * 100)
-            async with opened(path):
-                pass
-
-    run(test)
-    assert len(list(tmp_path.glob("spool.db.damaged-*Z"))) == 2
-
-
-def test_an_empty_file_is_a_new_spool(tmp_path: Path) -> None:
-    """A file without a byte (cut off before its first write) is no damage."""
-    path = tmp_path / "spool.db"
-    path.touch()
-
-    async def test() -> None:
-        async with opened(path) as spool:
-            await spool.commit(commit(b"a"))
-
-    run(test)
-    assert kept(path) == [b"a"]
-    assert list(tmp_path.glob("*damaged*")) == []
-
-
-def test_damage_while_it_runs_is_an_error_and_no_more(tmp_path: Path) -> None:
-    """A file damaged under a running spool makes errors with advice; the next start sets it aside."""
-    path = tmp_path / "spool.db"
-
-    async def test() -> None:
-        async with opened(path) as spool:
-            for _ in range(50):
-                await spool.commit(commit(noise()))
-            with sqlite3.connect(path) as database:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            database.close()
-            path.write_bytes(path.read_bytes()[:4096] + os.urandom(100 * 4096))
-            with pytest.raises(SpoolError, match="a restart sets the damaged file aside"):
-                await spool.commit(commit(b"lost"))
-            with pytest.raises(SpoolError, match="cannot read the queue of soc"):
-                await spool.waiting("soc", 0, 10)
-            assert not spool.healthy
-        async with opened(path) as spool:
-            await spool.commit(commit(b"new"))
-
-    run(test)
-    assert kept(path) == [b"new"]
-
-
-def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:
-    """A spool of a newer version is not set aside as damaged: nothing may be lost by a downgrade."""
-    path = tmp_path / "spool.db"
-    Store(path).close()
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
-    database.close()
-
-    async def test() -> None:
-        for _ in range(2):  # the refusal lets go of the lock
-            with pytest.raises(SpoolError, match="made by a newer adsbridge"):
-                async with opened(path):
-                    pass
-
-    run(test)
-    assert list(tmp_path.glob("*damaged*")) == []
-
-
-def test_two_bridges_cannot_share_a_spool(tmp_path: Path) -> None:
-    """The second is refused with advice; when the first has ended, even by SIGKILL, the next may start."""
-    path = tmp_path / "spool.db"
-    program = (
-        "import asyncio, sys, pathlib\n"
-        "from adsbridge.spool import Spool, SpoolSettings\n"
-        "from adsbridge.metrics import Metrics\n"
-        "async def main():\n"
-        "    Spool.open(SpoolSettings(path=pathlib.Path(sys.argv[1])), Metrics())\n"
-        "    print('open', flush=True)\n"
-        "    await asyncio.sleep(60)\n"
-        "asyncio.run(main())\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == b"open\n"
-
-        async def second() -> None:
-            with pytest.raises(SpoolError, match=r"another adsbridge works on it; give each its own spool\.path"):
-                async with opened(path):
-                    pass
-
-        run(second)
-        first.kill()
-
-    async def third() -> None:
-        async with opened(path) as spool:
-            await spool.commit(commit(b"a"))
-
-    run(third)
-
-
-def test_a_read_only_place_is_told_with_advice(tmp_path: Path) -> None:
-    """A spool where nothing can be written does not open, and the error says what to do."""
-
-    async def test(path: Path) -> None:
-        with pytest.raises(SpoolError, match="Read-only file system; make the file and its folder writable"):
-            async with opened(path):
-                pass
-
-    with tmpfs(tmp_path / "small", "1m") as folder:
-        Store(folder / "spool.db").close()
-        remount_read_only(folder)
-        run(lambda: test(folder / "spool.db"))
-        run(lambda: test(folder / "below" / "spool.db"))
 
 
 def test_new_alerts_wake_who_waits(tmp_path: Path) -> None:
