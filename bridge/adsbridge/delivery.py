@@ -25,6 +25,7 @@ from adsbridge.spool import Spool
 from adsbridge.store import DeadLetter, Waiting
 from adsbridge.units import Duration, Size
 
+_SUSPICIOUS = 5  # alerts refused by a destination that never took one: it is the wrong one, not they
 _LOOK_AGAIN = 5.0  # seconds; how soon something is seen that `adsbridge queue retry` put into the spool
 log = structlog.get_logger()
 
@@ -106,6 +107,8 @@ class Delivery:
         self._draining = asyncio.Event()
         self._leaving = False
         self._dead: list[DeadLetter] = []
+        self._refused = 0  # alerts refused so far, until the first is taken
+        self._proven = False
 
     async def run(self) -> None:
         """Deliver until cancelled, or until ``drain`` was called and nothing more can go now."""
@@ -218,11 +221,14 @@ class Delivery:
             failed = part if error.items is None else [part[index] for index in error.items]
             if error.items is not None:
                 self._metrics.delivered.labels(self.sink.name).inc(len(part) - len(failed))
+            if isinstance(error, Permanent) and self._refused >= _SUSPICIOUS:
+                error = Retryable(f"{error}; it has refused every alert so far: is the address right?")
             if isinstance(error, Permanent):
                 if error.items is None and len(part) > 1:
                     half = len(part) // 2
                     todo.extendleft([part[half:], part[:half]])
                 else:
+                    self._refused += 0 if self._proven else len(failed)
                     self._bury(failed, error, "refused", attempts)
             elif time.monotonic() >= give_up_at:
                 self._bury(failed, error, "gave_up", attempts)
@@ -253,6 +259,7 @@ class Delivery:
             if self.breaker.failures:
                 log.info("delivering again", sink=name)
             self.breaker.succeeded()
+            self._proven, self._refused = True, 0
             self._metrics.attempts.labels(name, "delivered").inc()
             self._metrics.delivered.labels(name).inc(len(payloads))
             return None

@@ -15,11 +15,12 @@ import msgspec
 import structlog
 
 from adsbridge.errors import SpoolError
+from adsbridge.events import Event
 from adsbridge.metrics import Metrics
-from adsbridge.parse import Parsed, Rejected
+from adsbridge.parse import KEPT_BYTES, Parsed, Rejected
 from adsbridge.processing import Processing, Routed, count, rows
 from adsbridge.spool import Commit, Spool
-from adsbridge.store import DeadLetter
+from adsbridge.store import DeadLetter, Row
 
 _BATCH = 500  # events
 _BATCH_SIZE = 4 * 2**20  # bytes of records
@@ -117,18 +118,18 @@ class Intake:
         events = [event for submission in batch for event in submission.parsed.events]
         rejected = [one for submission in batch for one in submission.parsed.rejected]
         try:
-            routed = await self.processing.process(events, self._metrics)
-            await self._spool.commit(_commit_of(source, routed, rejected, batch[-1].checkpoint))
+            routed, kept, defective = await self._process(events)
+            rejected += defective
+            await self._spool.commit(_commit_of(source, kept, rejected, batch[-1].checkpoint))
             self._metrics.received.labels(source).inc(sum(submission.parsed.received for submission in batch))
             self._metrics.events.labels(source).inc(len(events))
             count(routed, self._metrics)
             for one in rejected:
                 self._note_rejection(source, one)
         except Exception as error:
-            failure = error if isinstance(error, SpoolError) else SpoolError(f"{type(error).__name__}: {error}")
-            if failure is not error:
-                log.exception("processing has a defect; the source will hand the events in again")
-            self._finish(batch, failure)
+            self._finish(
+                batch, error if isinstance(error, SpoolError) else SpoolError(f"{type(error).__name__}: {error}")
+            )
         else:
             self._finish(batch, None)
         finally:
@@ -136,6 +137,20 @@ class Intake:
             async with self._changed:
                 self._commits.discard(task)
                 self._changed.notify_all()
+
+    async def _process(self, events: list[Event]) -> tuple[list[Routed], list[Row], list[Rejected]]:
+        """Process events; one that a defect of ours stands against becomes a dead letter and costs only itself."""
+        try:
+            routed = await self.processing.process(events, self._metrics)
+            return routed, rows(routed), []
+        except Exception as error:
+            if len(events) == 1:
+                log.exception("processing has a defect; the event is kept as a dead letter", event_id=events[0].id)
+                detail = f"{type(error).__name__}: {error}"
+                return [], [], [Rejected("defect", detail, bytes(events[0].raw)[:KEPT_BYTES])]
+        half = len(events) // 2
+        first, second = await self._process(events[:half]), await self._process(events[half:])
+        return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
     @staticmethod
     def _finish(batch: list[_Submission], error: SpoolError | None) -> None:
@@ -158,9 +173,9 @@ class Intake:
             )  # fmt: skip
 
 
-def _commit_of(source: str, routed: Sequence[Routed], rejected: Sequence[Rejected], checkpoint: str | None) -> Commit:
+def _commit_of(source: str, kept: list[Row], rejected: Sequence[Rejected], checkpoint: str | None) -> Commit:
     return Commit(
-        rows=rows(routed),
+        rows=kept,
         checkpoints={source: checkpoint} if checkpoint is not None else {},
         dead_letters=[DeadLetter("parse", source, one.reason, one.detail, one.payload) for one in rejected],
     )

@@ -152,14 +152,13 @@ def test_a_receiver_that_comes_up_later_gets_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recovery", [204, 400])
 def test_the_breaker_opens_probes_with_one_alert_and_closes(tmp_path: Path, recovery: int) -> None:
     """After failures in a row the bridge is not ready; one alert probes; any proper answer to it closes the breaker."""
-    down = threading.Event()
-    down.set()
-
-    def decide(_: Request) -> Answer:
-        return Answer(500 if down.is_set() else recovery)
-
-    with Receiver(decide) as receiver, bridge(tmp_path, receiver.url) as running:
+    status = [204]
+    with Receiver(lambda _: Answer(status[0])) as receiver, bridge(tmp_path, receiver.url) as running:
+        running.feed("proof")  # that it is the right destination
+        wait_until(lambda: running.metric("alerts_delivered_total", sink="soc") == 1, "the first alert")
         assert running.problems() == {}
+        receiver.requests.clear()
+        status[0] = 500
         running.feed(*names(20))
         wait_until(lambda: running.metric("sink_breaker_open", sink="soc") == 1, "the breaker to open")
         assert "failures in a row" in running.problems()["sink soc"]
@@ -167,12 +166,12 @@ def test_the_breaker_opens_probes_with_one_alert_and_closes(tmp_path: Path, reco
         sizes = [len(request.alerts) for request in list(receiver.requests)]
         assert set(sizes[:3]) == {20}
         assert set(sizes[3:]) == {1}
-        down.clear()
+        status[0] = recovery
         wait_until(lambda: running.metric("spool_alerts", sink="soc") == 0, "an empty spool")
         assert running.metric("sink_breaker_open", sink="soc") == 0
         assert running.problems() == {}
         settled = running.metric("alerts_delivered_total", sink="soc") + len(dead_letters(tmp_path))
-    assert settled == 20
+    assert settled == 21
 
 
 def test_alerts_that_nobody_takes_for_too_long_become_dead_letters(tmp_path: Path) -> None:
@@ -208,3 +207,20 @@ def test_a_batch_damaged_in_the_spool_does_not_block_its_sink(tmp_path: Path) ->
             wait_until(lambda: running.metric("spool_alerts", sink="soc") == 0, "an empty spool")
             assert running.metric("dead_letters_total", component="soc", reason="damaged") == 1
     assert receiver.delivered() == Counter({"whole": 1})
+
+
+def test_a_destination_that_refuses_everything_is_the_wrong_one(tmp_path: Path) -> None:
+    """A few alerts become dead letters; the rest waits until the destination takes one, instead of being given up."""
+    status = [400]
+    with (
+        Receiver(lambda _: Answer(status[0])) as receiver,
+        bridge(tmp_path, receiver.url, retry={**RETRY, "breaker_pause": "50ms"}) as running,
+    ):
+        running.feed(*names(40))
+        wait_until(lambda: "is the address right?" in running.log, "the suspicion to be told")
+        status[0] = 204
+        wait_until(lambda: running.metric("spool_bytes") == 0, "an empty spool")
+        assert {reason for reason, _, _ in dead_letters(tmp_path)} == {"refused"}
+        buried = {name for _, _, name in dead_letters(tmp_path)}
+        assert len(buried) == 5
+        assert Counter(marker(alert) for alert in receiver.alerts) == Counter(names(40)) - Counter(buried)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from adsbridge.components import Settings
 from adsbridge.enrich.base import Enricher
 from adsbridge.enrich.labels import Labels, LabelSettings
 from adsbridge.events import Alert, Event, Severity, decode
+from adsbridge.intake import Intake
 from adsbridge.metrics import Metrics
+from adsbridge.parse import Parsed
 from adsbridge.processing import Processing, Routed, SuppressionSettings, rows
 from adsbridge.routing import Route, Router
+from adsbridge.spool import Spool, SpoolSettings
+from adsbridge.store import Store
 from adsbridge.strategy import Strategies
 
 BUDGET = 0.2
@@ -109,3 +114,33 @@ def test_alerts_for_the_same_sinks_share_a_row() -> None:
     assert [decode(line).id for line in row.lines.splitlines()] == [one.alert.id for one in routed]
     assert row.oldest % 10**9 == 1
     assert row.oldest // 10**9 % 60 == 1
+
+
+def test_an_event_that_cannot_be_processed_costs_only_itself(tmp_path: Path) -> None:
+    """A defect of ours that one event meets makes it a dead letter; its neighbours are kept, the source goes on."""
+
+    class Picky(Processing):
+        async def process(self, events: Sequence[Event], metrics: Metrics) -> list[Routed]:
+            if any(event.detection == "poison" for event in events):
+                raise KeyError("oops")
+            return await super().process(events, metrics)
+
+    async def hand_in() -> tuple[int, list[str]]:
+        metrics = Metrics()
+        spool = Spool.open(SpoolSettings(path=tmp_path / "spool.db"), metrics)
+        processing = Picky(Strategies([]), [], SuppressionSettings(), Router([], ["y"]))
+        intake = Intake(processing, spool, metrics)
+        running = asyncio.create_task(intake.run())
+        events = [event(number) for number in range(20)]
+        events[7].detection = "poison"
+        await (await intake.submit("file", Parsed(events=events, received=20)))
+        await intake.close()
+        await running
+        await spool.close()
+        store = Store(tmp_path / "spool.db")
+        kept = sum(len(batch.payloads) for batch in store.waiting("y", 0, 100))
+        letters = [letter.reason for letter in store.dead_letters()]
+        store.close()
+        return kept, letters
+
+    assert asyncio.run(hand_in()) == (19, ["defect"])
