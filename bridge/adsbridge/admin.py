@@ -9,8 +9,8 @@ from aiohttp import web
 from adsbridge.listener import Listener, ListenerSettings, problem
 from adsbridge.metrics import Metrics
 
-Readiness = Callable[[], dict[str, str]]
-"""What stands in the way of alerts, by component; empty when nothing does."""
+Readiness = Callable[[], tuple[bool, dict[str, str]]]
+"""Whether alerts can be taken, and what stands in their way anywhere, by component."""
 
 
 class Admin:
@@ -43,7 +43,7 @@ class Admin:
         if request.path == "/healthz":
             return web.json_response({"status": "ok"})
         if request.path == "/readyz":
-            problems = self._readiness()
-            status = {"status": "not ready", "problems": problems} if problems else {"status": "ready"}
-            return web.json_response(status, status=503 if problems else 200)
+            ready, problems = self._readiness()
+            answer = {"status": "ready" if ready else "not ready", "problems": problems}
+            return web.json_response(answer, status=200 if ready else 503)
         return problem(404, "there are /metrics, /healthz and /readyz")

@@ -65,6 +65,13 @@ class Intake:
             self._changed.notify_all()
         return done
 
+    def refused(self, source: str, status: int) -> None:
+        """See ``adsbridge.sources.base.Intake.refused``."""
+        self._metrics.refused.labels(source, str(status)).inc()
+        self._tell_once(
+            source, str(status), "a request was refused; further ones with this status are only counted", status=status
+        )
+
     async def checkpoint(self, source: str) -> str | None:
         """See ``adsbridge.sources.base.Intake.checkpoint``."""
         return await self._spool.checkpoint(source)
@@ -164,13 +171,16 @@ class Intake:
 
     def _note_rejection(self, source: str, rejected: Rejected) -> None:
         self._metrics.dead_letters.labels(source, rejected.reason).inc()
-        kind = (source, rejected.reason)
-        if kind not in self._told:
-            self._told.add(kind)
-            log.warning(
-                "a record cannot be understood; kept as a dead letter, further ones of this kind only counted",
-                source=source, reason=rejected.reason, detail=rejected.detail,
-            )  # fmt: skip
+        self._tell_once(
+            source, rejected.reason,
+            "a record cannot be understood; kept as a dead letter, further ones of this kind only counted",
+            reason=rejected.reason, detail=rejected.detail,
+        )  # fmt: skip
+
+    def _tell_once(self, source: str, kind: str, message: str, **details: object) -> None:
+        if (source, kind) not in self._told:
+            self._told.add((source, kind))
+            log.warning(message, source=source, **details)
 
 
 def _commit_of(source: str, kept: list[Row], rejected: Sequence[Rejected], checkpoint: str | None) -> Commit:

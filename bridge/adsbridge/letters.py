@@ -15,7 +15,7 @@ from adsbridge.errors import ParseError
 from adsbridge.events import decode
 from adsbridge.metrics import Metrics
 from adsbridge.parse import KEPT_BYTES, detect
-from adsbridge.processing import rows
+from adsbridge.processing import Processing, rows
 from adsbridge.store import DeadLetter, Row, Store
 
 
@@ -34,9 +34,10 @@ def retry(store: Store, chosen: Sequence[DeadLetter], config: Config) -> tuple[i
         SpoolError: the spool cannot be written.
     """
     back, stayed = 0, []
+    processing = config.processing()
     for letter in chosen:
         try:
-            again = _rows(letter, config)
+            again = _rows(letter, config, processing)
         except (ParseError, msgspec.MsgspecError) as error:
             stayed.append((letter, str(error)))
             continue
@@ -49,7 +50,7 @@ def retry(store: Store, chosen: Sequence[DeadLetter], config: Config) -> tuple[i
     return back, stayed
 
 
-def _rows(letter: DeadLetter, config: Config) -> list[Row]:
+def _rows(letter: DeadLetter, config: Config, processing: Processing) -> list[Row]:
     if letter.stage == "delivery":
         if letter.component not in config.sinks:
             raise ParseError("no_sink", f"the configuration has no sink '{letter.component}' any more")
@@ -57,4 +58,7 @@ def _rows(letter: DeadLetter, config: Config) -> list[Row]:
     if len(letter.payload) >= KEPT_BYTES:
         raise ParseError("cut", f"only its first {KEPT_BYTES} bytes were kept")
     events = detect.parse(letter.payload, b"dead-letter:%d" % letter.id)
-    return rows(asyncio.run(config.processing().process(events, Metrics())))
+    found = rows(asyncio.run(processing.process(events, Metrics())))
+    if not found:
+        raise ParseError("nowhere", "it can be understood now, but no route takes it; `adsbridge explain` tells why")
+    return found

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from aiohttp import web
 from pydantic import Field, model_validator
 
@@ -14,11 +15,13 @@ from adsbridge import __version__
 from adsbridge.components import Settings
 from adsbridge.errors import StartError
 from adsbridge.tls import ServerTls
-from adsbridge.units import Duration, ListenAddress, Size
+from adsbridge.units import Address, Duration, ListenAddress, Size
 
 _LINGER = 1.0  # seconds that a connection refused may go on before it is closed
+log = structlog.get_logger()
 _SERVER = f"adsbridge/{__version__}"
 Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Refused = Callable[[int], None]
 
 
 class ListenerSettings(Settings):
@@ -56,11 +59,13 @@ class Listener:
     Args:
         settings: address and limits.
         handler: answers each request.
+        refused: told the status of each answer that is an error, also to a connection beyond the limit.
     """
 
-    def __init__(self, settings: ListenerSettings, handler: Handler) -> None:
+    def __init__(self, settings: ListenerSettings, handler: Handler, refused: Refused = lambda _: None) -> None:
         self._settings = settings
         self._handler = handler
+        self._refused = refused
         self._runner: web.ServerRunner | None = None
         self._held: dict[int, int] = {}  # request -> bytes of its body, until it is answered
         self._buffered = 0
@@ -76,6 +81,7 @@ class Listener:
         server = _LimitedServer(
             self._guarded,
             settings,
+            self._refused,
             access_log=None,
             keepalive_timeout=settings.idle_timeout,
             lingering_time=_LINGER,
@@ -90,6 +96,12 @@ class Listener:
             await self._runner.cleanup()
             raise StartError(f"cannot listen on {settings.listen}: {error.strerror or error}") from error
         self.port = self._runner.addresses[0][1]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        scheme = "https" if self._settings.tls else "http"
+        return f"{scheme}://{Address(self._settings.listen.host, self.port)}"
 
     async def stop(self) -> None:
         """Take no more connections; return when the requests under way are answered."""
@@ -137,9 +149,14 @@ class Listener:
         except web.RequestPayloadError as error:
             why = str(error).rpartition("\n")[2].strip()
             response = problem(400, f"the body is not what the request's headers say: {why}")
+        except Exception:
+            log.exception("answering a request has a defect", path=request.path)
+            response = problem(500, "the bridge has a defect; its log tells more")
         finally:
             self._buffered -= self._held.pop(id(request), 0)
         response.headers["Server"] = _SERVER
+        if response.status >= 400:
+            self._refused(response.status)
         if response.status in {408, 413, 503}:
             response.force_close()
         return response
@@ -153,9 +170,10 @@ def problem(status: int, detail: str, **headers: str) -> web.Response:
 class _LimitedServer(web.Server):
     """Refuses connections beyond the limit, and gives up those whose client takes no answers."""
 
-    def __init__(self, handler: Any, settings: ListenerSettings, **options: Any) -> None:
+    def __init__(self, handler: Any, settings: ListenerSettings, refused: Refused, **options: Any) -> None:
         super().__init__(handler, **options)
         self._settings = settings
+        self._tell = refused
         self._refused: set[web.RequestHandler] = set()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -168,6 +186,7 @@ class _LimitedServer(web.Server):
 
     def _refuse(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         self._refused.add(handler)
+        self._tell(503)
         transport.pause_reading()
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n"

@@ -13,6 +13,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.received = self._counter("events_received", "Records taken from a source", "source")
+        self.refused = self._counter(
+            "requests_refused", "Requests answered with an error, by status", "source", "status"
+        )
         self.events = self._counter("events_parsed", "Events that the records held", "source")
         self.tagged = self._counter("alerts_tagged", "Alerts that a strategy claims", "strategy")
         self.untagged = self._counter("alerts_untagged", "Alerts that no strategy claims", "sensor")

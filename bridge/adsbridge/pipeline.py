@@ -57,9 +57,9 @@ class Pipeline:
         return self._spool.depths
 
     @property
-    def admin_port(self) -> int | None:
-        """The port of the admin listener."""
-        return self._admin.listener.port if self._admin else None
+    def admin_url(self) -> str | None:
+        """Where the admin listener listens."""
+        return self._admin.listener.url if self._admin else None
 
     async def start(self) -> None:
         """Start everything: the spool first, the sources last.
@@ -74,7 +74,7 @@ class Pipeline:
         self._intake_task = asyncio.create_task(self._intake.run(), name="intake")
         try:
             if general.admin is not None:
-                self._admin = Admin(general.admin, self.metrics, self.problems, self._refresh)
+                self._admin = Admin(general.admin, self.metrics, self._readiness, self._refresh)
                 await self._admin.listener.start()
             for name, sink in self._config.sinks.items():
                 await self._start_sink(name, sink)
@@ -109,10 +109,21 @@ class Pipeline:
 
     async def finished(self) -> None:
         """Return when every source has come to its end (standard input); files and listeners never do."""
-        await asyncio.gather(*(source.finished() for source in self._sources.values()))
+        waited: set[Source] = set()
+        while coming := set(self._sources.values()) - waited:
+            await asyncio.gather(*(source.finished() for source in coming))
+            waited |= coming
 
     def problems(self) -> dict[str, str]:
         """What stands in the way of alerts, by component; empty when nothing does."""
+        found = self._cannot_take()
+        for name, delivery in self._deliveries.items():
+            if delivery.breaker.open:
+                found[f"sink {name}"] = f"{delivery.breaker.failures} failures in a row"
+        return found
+
+    def _cannot_take(self) -> dict[str, str]:
+        """Why alerts cannot be taken; a sink that is down is no reason, the spool is there for that."""
         found = {}
         if self._stopping:
             found["bridge"] = "stopping"
@@ -122,10 +133,10 @@ class Pipeline:
             found["spool"] = "full"
         for name in self._config.sources.keys() - self._sources.keys():
             found[f"source {name}"] = "not running"
-        for name, delivery in self._deliveries.items():
-            if delivery.breaker.open:
-                found[f"sink {name}"] = f"{delivery.breaker.failures} failures in a row"
         return found
+
+    def _readiness(self) -> tuple[bool, dict[str, str]]:
+        return not self._cannot_take(), self.problems()
 
     async def _refresh(self) -> None:
         with suppress(SpoolError):
@@ -136,9 +147,10 @@ class Pipeline:
             await asyncio.sleep(_HOUSEKEEPING)
             try:
                 await self._spool.expire()
+                await self._spool.recover()
                 await self._spool.observe()
-            except SpoolError as error:
-                log.error("cannot look after the spool", error=str(error))
+            except Exception as error:
+                log.error("cannot look after the spool", error=str(error), exc_info=not isinstance(error, SpoolError))
 
     async def reload(self, config: Config) -> None:
         """Go over to a new configuration without losing an alert; components that did not change go on.
@@ -148,6 +160,9 @@ class Pipeline:
         """
         if config.general.spool != self._config.general.spool or config.general.admin != self._config.general.admin:
             raise StartError("the spool and the admin listener change with a restart only")
+        for name, source in self._sources.items():
+            if not source.reloadable and config.sources.get(name) != self._config.sources[name]:
+                raise StartError(f"source {name}: standard input changes with a restart only")
         sinks = await self._open_new(config)
         try:
             await self._change_sources(config)
@@ -211,6 +226,7 @@ class Pipeline:
 
     async def _stop_sink(self, name: str) -> None:
         """Stop a sink whose delivery was told to; what it cannot deliver in time stays in the spool."""
+        self.metrics.breaker.labels(name).set(0)
         del self._deliveries[name]
         task = self._delivering.pop(name)
         _, late = await asyncio.wait({task}, timeout=self._config.general.drain_timeout)

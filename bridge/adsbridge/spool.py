@@ -59,7 +59,10 @@ class SpoolSettings(Settings):
         "block",
         description="block: sources wait, senders get 503; drop_oldest: the oldest are dropped and counted",
     )
-    max_dead_letters: int = Field(10_000, ge=0, description="Most dead letters kept; the oldest go first")
+    max_dead_letters: int = Field(
+        10_000, ge=0, description="Most dead letters kept of what was not understood, and of what was not delivered"
+    )
+    max_dead_letter_size: Size = Field(128 * 2**20, description="Most bytes of either; the oldest go first, counted")
 
 
 class Commit(msgspec.Struct):
@@ -162,7 +165,8 @@ class Spool:
     def _bury(self, store: Store, letters: Sequence[DeadLetter]) -> int:
         for letter in letters:
             store.bury(letter)
-        return store.trim_dead_letters(self._settings.max_dead_letters) if letters else 0
+        settings = self._settings
+        return store.trim_dead_letters(settings.max_dead_letters, settings.max_dead_letter_size) if letters else 0
 
     async def checkpoint(self, source: str) -> str | None:
         """A source's last checkpoint."""
@@ -196,6 +200,11 @@ class Spool:
         """Drop what is older than it may be, counted."""
         limit = time.time_ns() - int(self._settings.max_age * 1e9)
         self._count_drops(await self._do(lambda store: store.drop_older(limit)), "expired")
+
+    async def recover(self) -> None:
+        """After a failed write, try a small one: nothing else may come while the bridge is not ready."""
+        if not self.healthy:
+            await self.commit(Commit(checkpoints={"": str(time.time_ns())}))
 
     def _count_drops(self, dropped: dict[str, int], why: str) -> None:
         if dropped:
@@ -303,7 +312,7 @@ def _lock(path: Path) -> BinaryIO:
     """Hold the spool for this process: two bridges on one would deliver everything twice."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("wb")
+        lock = path.with_name(path.name + ".lock").open("ab")
     except OSError as error:
         raise SpoolError(f"{path}: {reason(error)}") from error
     try:

@@ -327,11 +327,16 @@ class Store:
             ),
         )  # fmt: skip
 
-    def trim_dead_letters(self, keep: int) -> int:
-        """Keep the newest so many dead letters; how many went."""
+    def trim_dead_letters(self, keep: int, size: int) -> int:
+        """Keep the newest dead letters, up to so many and so many bytes of each stage; how many went.
+
+        By stage, so that garbage from a sender pushes out no alert that a sink refused.
+        """
         return self._db.execute(
-            "DELETE FROM dead_letters WHERE id <= (SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1 OFFSET ?)",
-            (keep,),
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM (SELECT id,"
+            " row_number() OVER newest AS place, sum(length(payload)) OVER newest AS size"
+            " FROM dead_letters WINDOW newest AS (PARTITION BY stage ORDER BY id DESC)) WHERE place > ? OR size > ?)",
+            (keep, size),
         ).rowcount
 
     def dead_letters(self, ids: Sequence[int] = (), limit: int = -1) -> list[DeadLetter]:

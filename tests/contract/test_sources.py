@@ -37,6 +37,9 @@ class Silent:
         done.set_result(None)
         return done
 
+    def refused(self, source: str, status: int) -> None:
+        raise AssertionError("nothing was sent")
+
     async def checkpoint(self, source: str) -> str | None:
         return self.saved.get(source)
 

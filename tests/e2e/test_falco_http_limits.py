@@ -10,7 +10,8 @@ import socket
 import time
 from pathlib import Path
 
-from support.bridge import PATIENCE, wait_until
+from support.alerts import falco
+from support.bridge import PATIENCE, Bridge, configuration, post, wait_until
 from support.http import Http, alert, peak_memory, until_closed
 
 
@@ -138,3 +139,17 @@ def test_a_full_spool_is_told_to_the_sender(tmp_path: Path) -> None:
         (tmp_path / "alerts.jsonl").rmdir()
         wait_until(lambda: bridge.post(alert("second")).status == 200, "room")
         bridge.delivers("first", "second")
+
+
+def test_what_is_refused_is_counted_and_told(tmp_path: Path) -> None:
+    """Falco sends nothing again, so each refusal is counted by status, and the first of a kind is logged."""
+    with Bridge(configuration(tmp_path, {"out": {"type": "file", "path": str(tmp_path / "out")}}), tmp_path) as running:
+        url = running.source_url("http")
+        many = b"[" + b",".join([b'{"rule":"x"}'] * 5001) + b"]"
+        assert post(url, many)[0] == 413
+        assert post(url, many)[0] == 413
+        assert post(url, b"")[0] == 400
+        assert running.metric("requests_refused_total", source="http", status="413") == 2
+        assert running.metric("requests_refused_total", source="http", status="400") == 1
+        assert running.log.count("a request was refused") == 2
+        assert post(url, falco("good"))[0] == 200

@@ -227,7 +227,7 @@ def test_metrics_and_health_are_served(tmp_path: Path) -> None:
         assert running.metric("delivery_latency_seconds_count", sink="soc") >= 1
         assert running.metric("spool_alerts", sink="soc") == 0
         assert get(f"{running.admin_url}/healthz") == (200, b'{"status": "ok"}')
-        assert get(f"{running.admin_url}/readyz") == (200, b'{"status": "ready"}')
+        assert get(f"{running.admin_url}/readyz") == (200, b'{"status": "ready", "problems": {}}')
         assert get(f"{running.admin_url}/")[0] == 404
         assert post(f"{running.admin_url}/metrics", b"")[0] == 405
 

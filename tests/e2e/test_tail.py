@@ -309,7 +309,7 @@ def test_start_end_survives_a_spool_that_cannot_be_written(log: Log) -> None:
         log.write("before")
         log.ledger.broken = True
         async with log.tail(start="end"):
-            await asyncio.to_thread(wait_until, lambda: log.ledger.refused, "the first refusal")
+            await asyncio.to_thread(wait_until, lambda: log.ledger.failures, "the first refusal")
             log.write("meanwhile")
             log.ledger.broken = False
             await log.ledger.holds("meanwhile")
@@ -330,7 +330,7 @@ def test_a_spool_that_cannot_be_written_stops_nothing_for_good(log: Log, capsys:
             await log.ledger.holds("first")
             log.ledger.broken = True
             log.write("second")
-            await asyncio.to_thread(wait_until, lambda: log.ledger.refused >= 2, "a second attempt")
+            await asyncio.to_thread(wait_until, lambda: log.ledger.failures >= 2, "a second attempt")
             log.write("third")
             log.ledger.broken = False
             await log.ledger.holds("first", "second", "third")

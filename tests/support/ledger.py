@@ -20,14 +20,15 @@ class Ledger:
         self.rejected: list[Rejected] = []
         self.saved: dict[str, str] = {}
         self.broken = False
-        self.refused = 0
+        self.failures = 0
+        self.statuses: list[int] = []
         self.asked = 0
 
     async def submit(self, source: str, parsed: Parsed, checkpoint: str | None = None) -> asyncio.Future[None]:
         """See ``adsbridge.sources.base.Intake.submit``."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.broken:
-            self.refused += 1
+            self.failures += 1
             done.set_exception(SpoolError("the disk is full"))
             return done
         self.detections += [event.detection for event in parsed.events]
@@ -37,6 +38,10 @@ class Ledger:
             self.saved[source] = checkpoint
         done.set_result(None)
         return done
+
+    def refused(self, source: str, status: int) -> None:
+        """See ``adsbridge.sources.base.Intake.refused``."""
+        self.statuses.append(status)
 
     async def checkpoint(self, source: str) -> str | None:
         """See ``adsbridge.sources.base.Intake.checkpoint``."""

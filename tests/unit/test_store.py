@@ -202,12 +202,22 @@ def test_the_newest_dead_letters_stay(store: Store) -> None:
     with store.transaction():
         for number in range(5):
             store.bury(DeadLetter("parse", "falco", "x", str(number), b""))
-        assert store.trim_dead_letters(3) == 2
+        assert store.trim_dead_letters(3, 1000) == 2
     assert [letter.detail for letter in store.dead_letters()] == ["2", "3", "4"]
     with store.transaction():
-        assert store.trim_dead_letters(3) == 0
-        assert store.trim_dead_letters(0) == 3
+        assert store.trim_dead_letters(3, 1000) == 0
+        assert store.trim_dead_letters(0, 1000) == 3
     assert store.count_dead_letters() == 0
+
+
+def test_garbage_pushes_out_no_alert(store: Store) -> None:
+    """Each stage has its own room, in number and in bytes."""
+    with store.transaction():
+        store.bury(DeadLetter("delivery", "soc", "refused", "alert", b"{}"))
+        for number in range(5):
+            store.bury(DeadLetter("parse", "falco", "x", str(number), b"x" * 100))
+        assert store.trim_dead_letters(4, 250) == 3
+    assert [letter.detail for letter in store.dead_letters()] == ["alert", "3", "4"]
 
 
 def test_dead_letters_are_chosen_and_forgotten_by_id(store: Store) -> None:

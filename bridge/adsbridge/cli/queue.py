@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 @contextmanager
 def _store(config: Config) -> Iterator[Store]:
     path = config.general.spool.path
-    if not path.exists():
+    if not os.path.exists(path):
         typer.echo(f"{path}: there is no spool yet; it is made by `adsbridge run`", err=True)
         raise typer.Exit(1)
     with Store(path).reading() as store:
@@ -111,7 +112,11 @@ def _chosen(store: Store, ids: list[int] | None, everything: bool) -> list[DeadL
     if not ids and not everything:
         typer.echo("name dead letters by their ids, or say --all", err=True)
         raise typer.Exit(2)
-    return store.dead_letters(ids or ())
+    found = store.dead_letters(ids or ())
+    if missing := set(ids or ()) - {letter.id for letter in found}:
+        typer.echo(f"there is no dead letter {', '.join(map(str, sorted(missing)))}", err=True)
+        raise typer.Exit(1)
+    return found
 
 
 def _sure(question: str, yes: bool) -> None:

@@ -42,10 +42,7 @@ async def _run(config: Config, path: Path | None) -> None:
     watchdog = asyncio.create_task(systemd.watchdog())
     reloading = asyncio.create_task(_reload_when_asked(pipeline, path, reload))
     if config.general.admin is not None:
-        log.info(
-            "serving metrics and health",
-            address=f"http://{config.general.admin.listen.host}:{pipeline.admin_port}",
-        )
+        log.info("serving metrics and health", address=pipeline.admin_url)
     log.info("ready", config=str(path) if path else "safe defaults; `adsbridge init` writes a file to start from")
     systemd.notify("READY=1")
     await _first(stop.wait(), pipeline.finished())

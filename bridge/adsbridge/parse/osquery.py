@@ -30,6 +30,7 @@ _KNOWN = {
     "decorations", "columns", "action", "diffResults", "snapshot",
 }  # fmt: skip
 _MOST_ROWS = 20_000
+_MOST_DECORATION = 16 * 2**20  # bytes, over all rows of a line
 _SEVERITIES = [Severity.INFORMATIONAL, Severity.LOW, Severity.HIGH, Severity.CRITICAL]
 _GLOG = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d:\d\d\.\d{6}) +\d+ ([^ \]]+:\d+)\] (.*)", re.DOTALL | re.ASCII)
 _CGROUP_ID = re.compile(r"[0-9a-f]{64}")
@@ -68,6 +69,8 @@ def parse(record: bytes, position: bytes = b"", *, host: str | None = None) -> l
     if len(rows) == 1 and "columns" in line:
         action, row = rows[0]
         return [_event(line, action, row, _Origin(event_id(record, position), raw_json(record), host))]
+    if len(rows) * len(_encode(_decorations(line))) > _MOST_DECORATION:
+        raise ParseError("too_many_rows", f"{len(rows)} rows, each with the line's decorations, are too much")
     return [
         _event(
             line,

@@ -53,14 +53,18 @@ class File(Sink):
     async def probe(self) -> None:
         """See whether the file can be written or made, without making it; see ``Sink.probe``."""
         self._expect_regular_file()
-        place = next(place for place in (self._path, *self._path.absolute().parents) if place.exists())
+        place = self._nearest()
         if place != self._path and not place.is_dir():
             raise Retryable(f"cannot write {self._path}: {place} is no folder")
         if not os.access(place, os.W_OK):
             raise Retryable(f"cannot write {self._path}: {place} is not writable for this user")
 
+    def _nearest(self) -> Path:
+        """The file, or the nearest folder above it that is there."""
+        return next(place for place in (self._path, *self._path.absolute().parents) if os.path.exists(place))
+
     def _expect_regular_file(self) -> None:
-        if self._path.exists() and not self._path.is_file():
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
             raise StartError(f"sink {self.name}: cannot write {self._path}: it is not a regular file")
 
     def _open(self) -> int:

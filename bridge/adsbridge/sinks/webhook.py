@@ -67,6 +67,11 @@ class WebhookSettings(Settings):
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("url: expected http://… or https://…")
+        try:
+            parts.port  # noqa: B018 - refuses what cannot be one
+            parts.hostname.encode("idna")
+        except ValueError:
+            raise ValueError("url: its host or port cannot be one") from None
         if parts.username or parts.password:
             raise ValueError("url: put credentials into headers, not into the address")
         plain = parts.scheme == "http" and not Address(parts.hostname, parts.port or 80).is_loopback
@@ -163,6 +168,8 @@ class Webhook(Sink):
     def _told(self, error: Exception) -> str:
         # aiohttp's text for an answer that is no HTTP names the whole address, and its path may hold a token.
         said = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+        if isinstance(error, aiohttp.InvalidURL):
+            said = "is no address"
         return f"{_origin(self.settings.url)}: {one_line(said) or type(error).__name__}"
 
     async def close(self) -> None:

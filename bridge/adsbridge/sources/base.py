@@ -21,6 +21,9 @@ class Intake(Protocol):
         the source hands them in again or lets the sender do so.
         """
 
+    def refused(self, source: str, status: int) -> None:
+        """Count a request that was answered with an error: its sender may not send it again."""
+
     async def checkpoint(self, source: str) -> str | None:
         """The source's last committed checkpoint."""
 
@@ -57,6 +60,11 @@ class Source(Component):
     async def finished(self) -> None:
         """Return when there will be no more records (standard input has ended); else never."""
         await asyncio.Event().wait()
+
+    @property
+    def reloadable(self) -> bool:
+        """Whether a reload may stop it and start another in its place."""
+        return True
 
     @property
     def address(self) -> str:

@@ -17,12 +17,17 @@ from adsbridge.parse.bodies import falco_records
 from adsbridge.sources.base import Intake, Source
 from adsbridge.units import Address, ListenAddress
 
+MOST_RECORDS = 5000
+"""Alerts in one request: more would hold up everything else while they are read."""
+
 
 class FalcoHttpSettings(ListenerSettings):
     """Settings of the falco_http source."""
 
     listen: ListenAddress = Field(Address("127.0.0.1", 2801), description="HOST:PORT to listen on")
-    token: SecretStr | None = Field(None, description="Senders must give it as 'Authorization: Bearer TOKEN'")
+    token: SecretStr | None = Field(
+        None, min_length=1, description="Senders must give it as 'Authorization: Bearer TOKEN'"
+    )
 
 
 class FalcoHttp(Source):
@@ -40,15 +45,14 @@ class FalcoHttp(Source):
 
     def __init__(self, name: str, settings: FalcoHttpSettings) -> None:
         super().__init__(name, settings)
-        self._listener = Listener(settings, self._answer)
+        self._listener = Listener(settings, self._answer, self._count_refused)
         self._host = socket.gethostname()
         self._intake: Intake | None = None
 
     @property
     def address(self) -> str:
         """The URL to send to; see ``Source.address``."""
-        scheme = "https" if self.settings.tls else "http"
-        return f"{scheme}://{Address(self.settings.listen.host, self._listener.port)}/"
+        return f"{self._listener.url}/"
 
     async def start(self, intake: Intake) -> None:
         """Listen; see ``Source.start``."""
@@ -58,6 +62,10 @@ class FalcoHttp(Source):
     async def stop(self) -> None:
         """Stop listening; see ``Source.stop``."""
         await self._listener.stop()
+
+    def _count_refused(self, status: int) -> None:
+        if self._intake is not None:
+            self._intake.refused(self.name, status)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method in {"GET", "HEAD"}:
@@ -77,6 +85,8 @@ class FalcoHttp(Source):
     async def _take(self, body: bytes, peer: str | None) -> web.Response:
         assert self._intake is not None, "start() comes first"  # noqa: S101
         parsed = _parse(body, self._sender(peer))
+        if parsed is None:
+            return problem(413, f"the body holds more than {MOST_RECORDS} alerts; send them in several requests")
         try:
             async with asyncio.timeout(self.settings.request_timeout):
                 await (await self._intake.submit(self.name, parsed))
@@ -95,7 +105,8 @@ class FalcoHttp(Source):
         return self._host if local else peer
 
 
-def _parse(body: bytes, host: str | None) -> Parsed:
+def _parse(body: bytes, host: str | None) -> Parsed | None:
+    """What a body holds; ``None`` if it is more than may be taken at once."""
     parsed = Parsed()
     try:
         records = falco_records(body)
@@ -103,6 +114,8 @@ def _parse(body: bytes, host: str | None) -> Parsed:
         parsed.received = 1
         parsed.reject(error, body)
         return parsed
+    if len(records) > MOST_RECORDS:
+        return None
     seen: dict[bytes, int] = {}
     for record in records:
         repeated = seen[record] = seen.get(record, -1) + 1
