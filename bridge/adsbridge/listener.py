@@ -149,6 +149,8 @@ class Listener:
         except web.RequestPayloadError as error:
             why = str(error).rpartition("\n")[2].strip()
             response = problem(400, f"the body is not what the request's headers say: {why}")
+        except ConnectionError:
+            response = problem(400, "the connection ended in the middle of the request")
         except Exception:
             log.exception("answering a request has a defect", path=request.path)
             response = problem(500, "the bridge has a defect; its log tells more")
