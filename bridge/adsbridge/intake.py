@@ -173,7 +173,7 @@ class Intake:
         self._metrics.dead_letters.labels(source, rejected.reason).inc()
         self._tell_once(
             source, rejected.reason,
-            "a record cannot be understood; kept as a dead letter, further ones of this kind only counted",
+            "a record cannot be understood; kept as a dead letter, further ones of this kind are kept untold",
             reason=rejected.reason, detail=rejected.detail,
         )  # fmt: skip
 

@@ -189,7 +189,8 @@ class _LimitedServer(web.Server):
     def _refuse(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         self._refused.add(handler)
         self._tell(503)
-        transport.pause_reading()
+        # Later: until this call returns, the event loop of some Pythons (3.11.2) starts to read all the same.
+        asyncio.get_running_loop().call_soon(transport.pause_reading)
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n"
             + f"Server: {_SERVER}\r\n\r\n".encode()

@@ -117,6 +117,9 @@ class Pipeline:
     def problems(self) -> dict[str, str]:
         """What stands in the way of alerts, by component; empty when nothing does."""
         found = self._cannot_take()
+        for name, source in self._sources.items():
+            if source.problem:
+                found[f"source {name}"] = source.problem
         for name, delivery in self._deliveries.items():
             if delivery.breaker.open:
                 found[f"sink {name}"] = f"{delivery.breaker.failures} failures in a row"
@@ -139,6 +142,8 @@ class Pipeline:
         return not self._cannot_take(), self.problems()
 
     async def _refresh(self) -> None:
+        for name, source in self._sources.items():
+            self.metrics.up.labels(name).set(source.problem is None)
         with suppress(SpoolError):
             await self._spool.observe()
 

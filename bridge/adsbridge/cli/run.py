@@ -69,7 +69,7 @@ async def _reload_when_asked(pipeline: Pipeline, path: Path | None, asked: async
         except Exception:
             log.exception("reloading has a defect; the old configuration stays in force")
         else:
-            log.info("reloaded", config=str(path))
+            log.info("reloaded", config=str(path) if path else "safe defaults")
         systemd.notify("READY=1")
 
 

@@ -122,7 +122,7 @@ def _hanging(label: Text, content: Text, terminal: Terminal) -> Text:
     room = terminal.width - _INDENTATION
     if terminal.is_terminal and room >= _INDENTATION:
         content = Text("\n" + " " * _INDENTATION).join(content.wrap(terminal, room, overflow="fold"))
-    return label + content
+    return Text().append_text(label).append_text(content)  # not label + content: that styles all like the label
 
 
 def where(alert: Alert) -> str:

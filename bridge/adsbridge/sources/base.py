@@ -62,6 +62,11 @@ class Source(Component):
         await asyncio.Event().wait()
 
     @property
+    def problem(self) -> str | None:
+        """What keeps it from taking records now, if anything."""
+        return None
+
+    @property
     def reloadable(self) -> bool:
         """Whether a reload may stop it and start another in its place."""
         return True

@@ -64,6 +64,11 @@ class Tail(Source):
         return "standard input" if self._is_stdin else str(self.settings.path)
 
     @property
+    def problem(self) -> str | None:
+        """See ``Source.problem``: the last error, until lines are read again."""
+        return self._said
+
+    @property
     def reloadable(self) -> bool:
         """See ``Source.reloadable``: what was read from standard input cannot be given to another."""
         return not self._is_stdin
